@@ -1,0 +1,196 @@
+"""Everything that can go wrong and can be explained, on one screen.
+
+::
+
+    ConformaError              message, optional hint, exit status
+      InputError               what the user gave cannot be used            exit 1
+        BadReference  BadDigest  BadManifest  BadSnapshot  BadPolicyConfig
+      RegistryError            names the reference; secrets are redacted    exit 3
+        NotFound  AccessDenied  RateLimited  RegistryUnreachable  BadResponse
+      IntegrityError           bytes differ from their promise              exit 3
+        DigestMismatch  SizeMismatch  TooLarge  UnsafeArchive
+      CacheError                                                            exit 3
+        CacheBusy  CacheUnusable
+      TrustError               the evidence does not hold: a finding        exit 1
+        NoSignature  NoMatchingSignature  SignatureMismatch
+        IdentityMismatch  NotInLog  BadEvidence
+      PolicyError                                                           exit 1
+        SourceUnavailable (exit 3)  CompileFailed  EvaluationFailed
+      EngineError              the policy engine died or broke its limits   exit 3
+      Interrupted              Ctrl-C or SIGTERM                            exit 130
+        DeadlineExceeded       ``--timeout`` ran out                        exit 3
+
+The exit status answers one question: 1 means that the image or the input is
+at fault, 3 that the surroundings kept us from deciding. A bug is no
+``ConformaError`` and shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ConformaError(Exception):
+    """Base of every explainable failure.
+
+    ``message`` says what failed, on which reference or file, and why.
+    ``hint``, if there is one, says what to try.
+    """
+
+    exit_status: int = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InputError(ConformaError):
+    """What the user gave cannot be used."""
+
+
+class BadReference(InputError):
+    """Text that is no image reference."""
+
+
+class BadDigest(InputError):
+    """Text that is no content digest."""
+
+
+class BadManifest(InputError):
+    """Bytes that are no manifest, index or image configuration."""
+
+
+class BadSnapshot(InputError):
+    """A snapshot that cannot be read or holds nothing to validate."""
+
+
+class BadPolicyConfig(InputError):
+    """A policy configuration that cannot be read or contradicts its schema."""
+
+
+class RegistryError(ConformaError):
+    """A registry did not give what was asked for; the message names the reference."""
+
+    exit_status = 3
+
+
+class NotFound(RegistryError):
+    """The registry answered that it does not have it."""
+
+
+class AccessDenied(RegistryError):
+    """The registry wants other credentials than it was shown."""
+
+
+class RateLimited(RegistryError):
+    """The registry asked for fewer requests and we ran out of patience."""
+
+
+class RegistryUnreachable(RegistryError):
+    """No usable answer: name, connection, TLS, time-out, or 5xx after retries."""
+
+
+class BadResponse(RegistryError):
+    """An answer that contradicts the distribution specification."""
+
+
+class IntegrityError(ConformaError):
+    """Bytes differ from their promise."""
+
+    exit_status = 3
+
+
+class DigestMismatch(IntegrityError):
+    """The bytes hash to another digest than the one they were asked for by."""
+
+
+class SizeMismatch(IntegrityError):
+    """More or fewer bytes than the descriptor declares."""
+
+
+class TooLarge(IntegrityError):
+    """Content over a limit that protects memory or disk."""
+
+
+class UnsafeArchive(IntegrityError):
+    """An archive member that would leave the directory it belongs to."""
+
+
+class CacheError(ConformaError):
+    """The cache directory, not the image, is at fault."""
+
+    exit_status = 3
+
+
+class CacheBusy(CacheError):
+    """Another process held an entry longer than we were willing to wait."""
+
+
+class CacheUnusable(CacheError):
+    """The directory cannot serve as a cache; the run goes on without one."""
+
+
+class TrustError(ConformaError):
+    """A signature or attestation that does not hold; becomes a violation."""
+
+
+class NoSignature(TrustError):
+    """Nothing is attached to the image."""
+
+
+class NoMatchingSignature(TrustError):
+    """Signatures or attestations exist, none of them verifies."""
+
+
+class SignatureMismatch(TrustError):
+    """One signature does not verify with the key."""
+
+
+class IdentityMismatch(TrustError):
+    """A certificate was issued to somebody else."""
+
+
+class NotInLog(TrustError):
+    """No acceptable transparency-log entry."""
+
+
+class BadEvidence(TrustError):
+    """An attached signature or attestation that is malformed."""
+
+
+class PolicyError(ConformaError):
+    """The policy cannot be used."""
+
+
+class SourceUnavailable(PolicyError):
+    """A policy or data source could not be fetched."""
+
+    exit_status = 3
+
+
+class CompileFailed(PolicyError):
+    """The policy does not compile; the message has file, row and column."""
+
+
+class EvaluationFailed(PolicyError):
+    """A rule could not be evaluated."""
+
+
+class EngineError(ConformaError):
+    """The policy engine could not be started, died or exceeded a limit."""
+
+    exit_status = 3
+
+
+class Interrupted(ConformaError):
+    """The user asked the run to stop."""
+
+    exit_status = 130
+
+
+class DeadlineExceeded(Interrupted):
+    """The run took longer than ``--timeout`` allows."""
+
+    exit_status = 3

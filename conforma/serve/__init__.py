@@ -1,0 +1,1 @@
+"""Servers conforma can be: a registry on a loopback socket."""
