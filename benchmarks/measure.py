@@ -1,0 +1,71 @@
+"""What the benchmarks share: timing a child process, and a table of ratios."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished child process: wall and CPU seconds, peak memory in bytes."""
+
+    wall: float
+    cpu: float
+    peak: int
+    status: int
+    stdout: bytes
+
+
+def child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
+    """Run a program to its end, measuring that process alone, not its children.
+
+    ``peak`` is the resident-set high-water mark that ``wait4`` reports (Linux: KiB).
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        list(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Run(
+        wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, process.returncode, output
+    )
+
+
+def python(code: str) -> list[str]:
+    """The arguments that run ``code`` in this interpreter."""
+    return [sys.executable, "-c", code]
+
+
+def medians(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of each case, taken in turn (A-B-A-B) so that noise hits all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            taken[name].append(case())
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def table(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Print measure, value, and what was asked for."""
+    print(f"\n{title}")
+    width = max(len(measure) for measure, _, _ in rows)
+    for measure, value, target in rows:
+        print(f"  {measure:{width}}  {value:>14}  {target}")
+
+
+def mib(count: int) -> str:
+    """A byte count for people."""
+    return f"{count / 2**20:.1f} MiB"
