@@ -1,0 +1,202 @@
+"""JSON text exactly as Go's ``encoding/json`` writes it.
+
+Reports and policy input are compared byte for byte with those of the Go tool,
+and rules may hash what they read, so the encoding is part of the contract
+(specification of ``validate image``, sections 6 and 7.2): compact, ``<``,
+``>`` and ``&`` escaped, U+2028 and U+2029 escaped, all other text literal, and
+numbers in Go's shortest form.
+
+Go writes struct fields in the order of their declaration and map keys sorted.
+A Python ``dict`` stands for a struct and keeps its order; pass what Go holds
+in a map through :func:`sorted_maps` first, or sort everything with
+``sort_keys``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
+from typing import Any
+
+_HTML = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
+_LINES = {ord(c): f"\\u{ord(c):04x}" for c in "\u2028\u2029"}
+_TO_ESCAPE = re.compile("[<>&\u2028\u2029]")
+_LINE_SEPARATORS = re.compile("[\u2028\u2029]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """JSON text to be embedded as it is, like ``json.RawMessage``.
+
+    ``text`` must have gone through :func:`compact`, which proves that it is
+    exactly one JSON value.
+    """
+
+    text: str
+
+
+def dumps(
+    value: Any, *, sort_keys: bool = False, indent: str = "", escape_html: bool = True
+) -> str:
+    """The JSON text of ``value`` as ``json.Marshal`` writes it.
+
+    With ``indent`` it has the layout of ``json.MarshalIndent`` with an empty
+    prefix. ``escape_html=False`` is Go's ``SetEscapeHTML(false)``. Mappings of
+    any kind, lists, tuples, strings, numbers, booleans, ``None`` and
+    :class:`Raw` can be written. Integers of any size keep every digit.
+
+    Raises ``TypeError`` for other values and for keys that are not text, and
+    ``ValueError`` for NaN, infinities and for :class:`Raw` with ``indent``.
+    """
+    return _Writer(sort_keys, indent, escape_html).text(value)
+
+
+def encode(
+    value: Any, *, sort_keys: bool = False, indent: str = "", escape_html: bool = True
+) -> bytes:
+    """The same as :func:`dumps`, as UTF-8."""
+    text = dumps(value, sort_keys=sort_keys, indent=indent, escape_html=escape_html)
+    return text.encode()
+
+
+def compact(raw: bytes, *, escape_html: bool = True) -> Raw:
+    """One JSON value without insignificant white space, otherwise unchanged.
+
+    Key order, duplicate keys, number texts and escapes inside strings stay as
+    they are, as with ``json.Compact``. Raises ``ValueError`` if ``raw`` is not
+    exactly one JSON value in UTF-8.
+    """
+    text = raw.decode("utf-8")
+    json.loads(text, parse_constant=_no_constant)
+    text = _STRING_OR_SPACE.sub(lambda match: match[1] or "", text)
+    return Raw(_escape(text) if escape_html else text)
+
+
+def sorted_maps(value: Any) -> Any:
+    """A copy of ``value`` in which every mapping has its keys in code-point order."""
+    if isinstance(value, Mapping):
+        return {key: sorted_maps(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [sorted_maps(item) for item in value]
+    return value
+
+
+def number(value: float) -> str:
+    """A floating-point number as Go prints it.
+
+    Shortest digits that read back as the same value; the exponent form only
+    below 1e-6 and from 1e21 on. Raises ``ValueError`` for NaN and infinities.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} has no JSON form")
+    sign = "-" if math.copysign(1.0, value) < 0 else ""
+    if value == 0:
+        return sign + "0"
+    mantissa, _, exponent_text = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if fraction == "0":
+        fraction = ""
+    # digits * 10**(point - len(digits)), digits without outer zeros
+    point = len(whole) + int(exponent_text or 0)
+    digits = whole + fraction
+    point -= len(digits) - len(digits.lstrip("0"))
+    digits = digits.strip("0")
+    if -6 < point <= 21:
+        if point <= 0:
+            return f"{sign}0.{'0' * -point}{digits}"
+        if len(digits) <= point:
+            return f"{sign}{digits}{'0' * (point - len(digits))}"
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    exponent = point - 1
+    tail = f".{digits[1:]}" if len(digits) > 1 else ""
+    # Go prints at least two digits of an exponent but trims e-0X to e-X.
+    return f"{sign}{digits[0]}{tail}e{'+' if exponent > 0 else '-'}{abs(exponent)}"
+
+
+class _Writer:
+    """Writes one value; holds the options and the pieces."""
+
+    def __init__(self, sort_keys: bool, indent: str, escape_html: bool) -> None:
+        self._sort_keys = sort_keys
+        self._indent = indent
+        self._escape_html = escape_html
+        self._pieces: list[str] = []
+
+    def text(self, value: Any) -> str:
+        self._write(value, "\n" if self._indent else "")
+        return "".join(self._pieces)
+
+    def _write(self, value: Any, newline: str) -> None:
+        if isinstance(value, str):
+            self._pieces.append(self._string(value))
+        elif value is None:
+            self._pieces.append("null")
+        elif isinstance(value, bool):
+            self._pieces.append("true" if value else "false")
+        elif isinstance(value, int):
+            self._pieces.append(int.__repr__(value))
+        elif isinstance(value, float):
+            self._pieces.append(number(value))
+        elif isinstance(value, Mapping):
+            self._mapping(value, newline)
+        elif isinstance(value, list | tuple):
+            self._sequence(value, newline)
+        elif isinstance(value, Raw):
+            if self._indent:
+                raise ValueError("text taken over as it is cannot be indented")
+            self._pieces.append(value.text)
+        else:
+            raise TypeError(f"{type(value).__name__} has no JSON form")
+
+    def _mapping(self, value: Mapping[Any, Any], newline: str) -> None:
+        if not value:
+            self._pieces.append("{}")
+            return
+        inner = newline + self._indent
+        separator = "{" + inner
+        colon = ": " if self._indent else ":"
+        for key in sorted(value) if self._sort_keys else value:
+            if not isinstance(key, str):
+                raise TypeError(f"a key must be text, not {type(key).__name__}")
+            self._pieces.append(separator + self._string(key) + colon)
+            self._write(value[key], inner)
+            separator = "," + inner
+        self._pieces.append(newline + "}")
+
+    def _sequence(self, value: list[Any] | tuple[Any, ...], newline: str) -> None:
+        if not value:
+            self._pieces.append("[]")
+            return
+        inner = newline + self._indent
+        separator = "[" + inner
+        for item in value:
+            self._pieces.append(separator)
+            self._write(item, inner)
+            separator = "," + inner
+        self._pieces.append(newline + "]")
+
+    def _string(self, text: str) -> str:
+        # Go holds no half surrogate pairs: decoding one gives U+FFFD.
+        quoted = _SURROGATES.sub("\ufffd", _quoted(text))
+        if self._escape_html:
+            return _escape(quoted)
+        if _LINE_SEPARATORS.search(quoted):
+            return quoted.translate(_LINES)
+        return quoted
+
+
+def _escape(text: str) -> str:
+    """Escape in a JSON text what only occurs inside its strings."""
+    if _TO_ESCAPE.search(text):
+        return text.translate(_HTML | _LINES)
+    return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
