@@ -1,0 +1,45 @@
+"""Small pieces of text exactly as Go's standard library writes them.
+
+Messages of the Go tool are part of the contract, and many of them quote what
+they complain about or name a point in time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NAMED: Final = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    '"': '\\"',
+}
+
+
+def quoted(text: str) -> str:
+    """``text`` in double quotes, as ``%q`` prints it: no control character survives."""
+    return '"' + "".join(_escaped(char) for char in text) + '"'
+
+
+def single_quoted(text: str) -> str:
+    """``text`` in single quotes with the escapes of :func:`quoted`."""
+    inner = quoted(text)[1:-1].replace('\\"', '"').replace("'", "\\'")
+    return f"'{inner}'"
+
+
+def _escaped(char: str) -> str:
+    if char in _NAMED:
+        return _NAMED[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xD800 <= code < 0xE000:  # undecodable bytes, as os.fsdecode keeps them
+        return f"\\x{code & 0xFF:02x}"
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
