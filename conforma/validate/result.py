@@ -1,0 +1,108 @@
+"""What came out: the findings of each component, and all of them as one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from conforma.errors import ConformaError
+from conforma.findings import Finding, PolicyWarning, Success, Violation
+from conforma.validate.snapshot import Component
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentResult:
+    """Everything that can be said about one component.
+
+    ``image`` is the pinned reference, or the reference as given if the image
+    could not be reached. ``signatures`` and ``attestations`` are JSON objects
+    as section 7.2 of the specification shows them. ``statements`` (the signed
+    bytes) and ``policy_input`` are only kept when an output asks for them.
+    With an ``error`` the component could not be decided, and whatever was found
+    before is not a verdict.
+    """
+
+    component: Component
+    image: str
+    violations: tuple[Violation, ...] = ()
+    warnings: tuple[PolicyWarning, ...] = ()
+    successes: tuple[Success, ...] = ()
+    signatures: tuple[Mapping[str, Any], ...] = ()
+    attestations: tuple[Mapping[str, Any], ...] = ()
+    statements: tuple[bytes, ...] = ()
+    policy_input: bytes = b""
+    error: ConformaError | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the component was decided and nothing speaks against its release."""
+        return not self.violations and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """How image indexes became components.
+
+    ``index_of_alias``: fully qualified reference as given to pinned index;
+    ``children``: pinned index to its pinned children, in order.
+    """
+
+    index_of_alias: Mapping[str, str] = field(default_factory=dict)
+    children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The results of one run and how they were obtained.
+
+    ``components`` are ordered by image, descending, whatever the order of work
+    was (specification 7.1); ``policy`` is the effective policy with pinned
+    URLs; ``effective_time`` is RFC 3339 text; ``created`` is in UTC.
+    """
+
+    components: tuple[ComponentResult, ...]
+    snapshot: str
+    key: str
+    policy: Mapping[str, Any]
+    version: str
+    effective_time: str
+    created: datetime
+    show_successes: bool = False
+    expansion: Expansion = field(default_factory=Expansion)
+
+    @property
+    def success(self) -> bool:
+        """Whether every component was decided and may be released."""
+        return all(result.success for result in self.components)
+
+    @property
+    def undecided(self) -> tuple[ComponentResult, ...]:
+        """The components that ended in an error, in report order."""
+        return tuple(result for result in self.components if result.error is not None)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many violations, warnings and successes there are, shown or not."""
+        return (
+            sum(len(result.violations) for result in self.components),
+            sum(len(result.warnings) for result in self.components),
+            sum(len(result.successes) for result in self.components),
+        )
+
+    @property
+    def outcome(self) -> str:
+        """``FAILURE``, ``WARNING``, ``SKIPPED`` or ``SUCCESS`` (specification 7.5)."""
+        violations, warnings, successes = self.counts
+        if violations or not self.success:
+            return "FAILURE"
+        if warnings:
+            return "WARNING"
+        return "SUCCESS" if successes else "SKIPPED"
+
+
+def finding_order(finding: Finding) -> tuple[str, str, str]:
+    """The sort key of findings: code, first non-empty term, message (specification 4.14)."""
+    term = next((term for term in finding.terms if term), "")
+    return (finding.code, term, finding.message)
