@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from conforma.errors import BadSnapshot
+from conforma import yamljson
+from conforma.errors import BadSnapshot, InputError
 from conforma.validate.document import BadDocument, Record
-from conforma.yamljson import NotYaml, load
 
 UNNAMED: Final = "Unnamed"
 _GIT_FIELDS: Final = ("url", "revision", "context", "devfileUrl", "dockerfileUrl")
@@ -101,8 +101,8 @@ def parse(text: str) -> Snapshot:
     Raises ``BadSnapshot``, whose message holds the whole text, as the Go tool's does.
     """
     try:
-        return from_document(load(text))
-    except (NotYaml, BadDocument) as cause:
+        return from_document(yamljson.parse(text))
+    except (InputError, BadDocument) as cause:
         raise BadSnapshot(f"unable to parse Snapshot specification from {text}: {cause}") from cause
 
 
