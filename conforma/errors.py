@@ -8,7 +8,7 @@
       RegistryError            names the reference; secrets are redacted    exit 3
         NotFound  AccessDenied  RateLimited  RegistryUnreachable  BadResponse
       IntegrityError           bytes differ from their promise              exit 3
-        DigestMismatch  SizeMismatch  TooLarge  UnsafeArchive
+        DigestMismatch  SizeMismatch  TooLarge  BadArchive  UnsafeArchive
       CacheError                                                            exit 3
         CacheBusy  CacheUnusable
       TrustError               the evidence does not hold: a finding        exit 1
@@ -112,6 +112,10 @@ class SizeMismatch(IntegrityError):
 
 class TooLarge(IntegrityError):
     """Content over a limit that protects memory or disk."""
+
+
+class BadArchive(IntegrityError):
+    """Content that is not the archive or compressed stream it claims to be."""
 
 
 class UnsafeArchive(IntegrityError):
