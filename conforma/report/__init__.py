@@ -1,0 +1,1 @@
+"""Results as text: one module for each format, and the targets they are written to."""

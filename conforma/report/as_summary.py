@@ -1,0 +1,73 @@
+"""``summary`` and ``summary-markdown``: how often each rule spoke (specification 7.7, 7.8).
+
+Unlike the Go tool, the summary's own ``success`` tells whether the report
+succeeded; there it is always false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from conforma import gojson
+from conforma.findings import Finding
+from conforma.validate.result import ComponentResult, Report
+
+
+def render(report: Report) -> Iterator[str]:
+    """The summary as one line of JSON."""
+    members: dict[str, Any] = {}
+    if report.snapshot:
+        members["snapshot"] = report.snapshot
+    components = [_component(result, report.show_successes) for result in report.components]
+    members["components"] = components or None
+    members["success"] = report.success
+    members["key"] = report.key
+    yield gojson.dumps(members)
+
+
+def render_markdown(report: Report) -> Iterator[str]:
+    """The totals as a Markdown table."""
+    violations, warnings, successes = report.counts
+    yield "| Field     | Value |Status|\n|-----------|-------|-------|\n"
+    yield f"| Time | {report.created:%Y-%m-%d %H:%M:%S} |  |\n"
+    yield f"| Successes | {successes} | {_mark(successes > 0 and violations == 0)} |\n"
+    yield f"| Failures | {violations} | {_mark(violations == 0)} |\n"
+    yield f"| Warnings | {warnings} | {_mark(warnings == 0)} |\n"
+    if undecided := len(report.undecided):
+        yield f"| Undecided | {undecided} | {_mark(False)} |\n"
+    yield f"| Result |  | {_mark(report.success)} |\n"
+
+
+def _mark(good: bool) -> str:
+    return ":white_check_mark:" if good else ":x:"
+
+
+def _component(result: ComponentResult, show_successes: bool) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "name": result.component.name,
+        "success": result.success,
+        "violations": _by_code(result.violations),
+        "warnings": _by_code(result.warnings),
+        "successes": _by_code(result.successes if show_successes else ()),
+        "total_violations": len(result.violations),
+        "total_warnings": len(result.warnings),
+        "total_successes": len(result.successes),
+    }
+    if result.error is not None:
+        members["error"] = result.error.message
+    return members
+
+
+def _by_code(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
+    first: dict[str, str] = {}
+    count: dict[str, int] = {}
+    for finding in findings:
+        if finding.code:
+            first.setdefault(finding.code, finding.message)
+            count[finding.code] = count.get(finding.code, 0) + 1
+    return {
+        code: [first[code]]
+        + ([f'There are {count[code] - 1} more "{code}" messages'] if count[code] > 1 else [])
+        for code in sorted(first)
+    }

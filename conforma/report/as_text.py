@@ -1,0 +1,138 @@
+"""``text``: the report for people (specification section 7.4).
+
+The layout is part of the contract. What the Go tool does not have: a finding
+without a code shows its kind alone, components that could not be decided come
+first with their error, and nothing in a message can command the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal
+
+from conforma.findings import Finding
+from conforma.report.wrapping import harmless, harmless_line, wrapped
+from conforma.validate.result import ComponentResult, Report
+
+Kind = Literal["Undecided", "Violation", "Warning", "Success"]
+
+_DOCS: Final = (
+    "For more information about policy issues, see the policy documentation: "
+    "https://conforma.dev/docs/policy/\n"
+)
+_INDENT: Final = "  "
+_WIDTH: Final = 128
+_LOOKS: Final[dict[Kind, tuple[str, str]]] = {
+    "Undecided": ("?", "35"),
+    "Violation": ("✕", "31"),
+    "Warning": ("›", "33"),
+    "Success": ("✓", "32"),
+}
+
+
+def render(
+    report: Report,
+    *,
+    show_successes: bool,
+    show_warnings: bool,
+    show_policy_docs_link: bool,
+    color: bool,
+) -> Iterator[str]:
+    """The text of the report in pieces of at most one finding."""
+    violations, warnings, successes = report.counts
+    yield f"Success: {'true' if report.success else 'false'}\n"
+    yield f"Result: {report.outcome}\n"
+    yield f"Violations: {violations}, Warnings: {warnings}, Successes: {successes}\n"
+    yield from _components(report.components)
+    warnings_shown = warnings > 0 and show_warnings
+    if violations or report.undecided or warnings_shown or (successes > 0 and show_successes):
+        yield "Results:\n"
+        for result in report.undecided:
+            yield _error(result, color)
+        yield from _findings("Violation", ((r, r.violations) for r in report.components), color)
+        if show_warnings:
+            yield from _findings("Warning", ((r, r.warnings) for r in report.components), color)
+        if show_successes:
+            yield from _findings("Success", ((r, r.successes) for r in report.components), color)
+    if show_policy_docs_link and (violations or warnings_shown):
+        yield _DOCS
+
+
+def _components(results: tuple[ComponentResult, ...]) -> Iterator[str]:
+    if len(results) == 1:
+        (result,) = results
+        yield f"Component: {harmless_line(result.component.name)}\n"
+        yield f"ImageRef: {harmless_line(result.image)}\n\n"
+    elif results:
+        yield "\nComponents:\n"
+        for result in results:
+            yield (
+                f"- Name: {harmless_line(result.component.name)}\n"
+                f"  ImageRef: {harmless_line(result.image)}\n"
+                f"  Violations: {len(result.violations)}, Warnings: {len(result.warnings)}, "
+                f"Successes: {len(result.successes)}\n\n"
+            )
+
+
+def _findings(
+    kind: Kind, results: Iterable[tuple[ComponentResult, tuple[Finding, ...]]], color: bool
+) -> Iterator[str]:
+    for result, findings in results:
+        for finding in findings:
+            yield _block(kind, result, finding, color)
+
+
+def _block(kind: Kind, result: ComponentResult, finding: Finding, color: bool) -> str:
+    metadata = finding.metadata
+    lines = [_heading(kind, finding.code, color)]
+    if result.image:
+        lines.append(f"{_INDENT}ImageRef: {harmless_line(result.image)}\n")
+    if kind != "Success" and finding.message:
+        lines.append(_labelled("Reason", finding.message))
+    term = metadata.get("term")
+    if isinstance(term, str) and term:
+        lines.append(_labelled("Term", term))
+    elif terms := ", ".join(finding.terms):
+        lines.append(_labelled("Terms", terms))
+    for label in (
+        ("title", "description")
+        if kind == "Success"
+        else (
+            "title",
+            "description",
+            "solution",
+        )
+    ):
+        if value := metadata.get(label):
+            lines.append(_labelled(label.capitalize(), _text(value)))
+    lines.append("\n")
+    return "".join(lines)
+
+
+def _error(result: ComponentResult, color: bool) -> str:
+    assert result.error is not None
+    lines = [_heading("Undecided", result.component.name, color)]
+    if result.image:
+        lines.append(f"{_INDENT}ImageRef: {harmless_line(result.image)}\n")
+    lines.append(_labelled("Reason", result.error.message))
+    if result.error.hint:
+        lines.append(_labelled("Solution", result.error.hint))
+    lines.append("\n")
+    return "".join(lines)
+
+
+def _heading(kind: Kind, name: str, color: bool) -> str:
+    mark, code = _LOOKS[kind]
+    label = f"[{kind}] {harmless_line(name)}".rstrip()
+    if color:
+        return f"\x1b[{code}m{mark}\x1b[0m \x1b[{code}m{label}\x1b[0m\n"
+    return f"{mark} {label}\n"
+
+
+def _labelled(label: str, value: str) -> str:
+    text = wrapped(f"{label}: {harmless(value)}", _WIDTH)
+    return _INDENT + text.replace("\n", "\n" + _INDENT) + "\n"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)

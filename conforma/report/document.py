@@ -1,0 +1,91 @@
+"""The report as JSON values, in the field order of specification section 7.2.
+
+Several formats show the same document; it is made piece by piece so that a
+report of any size can be written without a second copy of it in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conforma import gojson
+from conforma.findings import Finding
+from conforma.validate.result import ComponentResult, Report
+
+
+def head(report: Report) -> dict[str, Any]:
+    """The members before ``components``."""
+    members: dict[str, Any] = {"success": report.success}
+    if report.snapshot:
+        members["snapshot"] = report.snapshot
+    return members
+
+
+def tail(report: Report) -> dict[str, Any]:
+    """The members after ``components``.
+
+    ``undecided``, the number of components that could not be decided, is ours
+    and absent from a complete report, so that those stay byte-compatible.
+    """
+    members: dict[str, Any] = {
+        "key": report.key,
+        "policy": report.policy,
+        "ec-version": report.version,
+        "effective-time": report.effective_time,
+    }
+    if report.undecided:
+        members["undecided"] = len(report.undecided)
+    return members
+
+
+def component(result: ComponentResult, *, show_successes: bool) -> dict[str, Any]:
+    """One element of ``components``; ``error`` is only there if it could not be decided."""
+    members: dict[str, Any] = {
+        "name": result.component.name,
+        "containerImage": result.image,
+        "source": dict(result.component.source),
+    }
+    lists: list[tuple[str, tuple[Finding, ...]]] = [
+        ("violations", result.violations),
+        ("warnings", result.warnings),
+    ]
+    if show_successes:
+        lists.append(("successes", result.successes))
+    for name, findings in lists:
+        if findings:
+            members[name] = [finding(item) for item in findings]
+    members["success"] = result.success
+    if result.error is not None:
+        members["error"] = result.error.message
+    if result.signatures:
+        members["signatures"] = list(result.signatures)
+    if result.attestations:
+        members["attestations"] = list(result.attestations)
+    return members
+
+
+def finding(item: Finding) -> dict[str, Any]:
+    """One violation, warning or success; metadata is a Go map, so its keys are sorted."""
+    members: dict[str, Any] = {"msg": item.message}
+    if item.metadata:
+        members["metadata"] = gojson.sorted_maps(item.metadata)
+    return members
+
+
+def members(report: Report) -> Iterator[tuple[str, Any]]:
+    """All top-level members in order, ``components`` as an iterator (``None`` without any)."""
+    yield from head(report).items()
+    if report.components:
+        yield (
+            "components",
+            (component(r, show_successes=report.show_successes) for r in report.components),
+        )
+    else:
+        yield "components", None
+    yield from tail(report).items()
+
+
+def without_empty(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping without members that Go's ``omitempty`` leaves out."""
+    return {key: value for key, value in mapping.items() if value not in ("", 0, None, [], {})}

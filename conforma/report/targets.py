@@ -1,0 +1,186 @@
+"""Where reports go: ``--output fmt[=path][?option=value…]``, checked before work begins.
+
+Specification section 7.1. Unlike the Go tool, an unknown format or option and
+a directory that does not exist are found before anything is validated, and a
+file keeps its former content until the new one is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import parse_qsl
+
+from conforma.errors import ConformaError, InputError
+from conforma.gotext import quoted
+from conforma.report.formats import FORMATS, Options, Piece, render
+from conforma.validate.result import Report
+
+_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+_OPTIONS: Final = {
+    "show-successes": "show_successes",
+    "show-warnings": "show_warnings",
+    "show-policy-docs-link": "show_policy_docs_link",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One output; without a ``path`` it goes to standard output."""
+
+    format: str
+    options: Options
+    path: str = ""
+
+
+def parse(text: str, defaults: Options) -> Target:
+    """Read one ``--output`` value. Raises ``InputError``."""
+    format_and_path, _, query = text.partition("?")
+    name, _, path = format_and_path.partition("=")
+    name = name or "json"
+    if name not in FORMATS:
+        raise InputError(
+            f"{quoted(name)} is not a valid report format",
+            hint=f"the formats are {', '.join(sorted(FORMATS))}",
+        )
+    options = defaults
+    given: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in _OPTIONS:
+            raise InputError(
+                f"{quoted(key)} in --output {quoted(text)} is not an output option",
+                hint=f"the options are {', '.join(_OPTIONS)}",
+            )
+        given.setdefault(key, value)
+    for key, value in given.items():
+        if value:
+            options = replace(options, **{_OPTIONS[key]: parse_bool(value)})
+    return Target(name, options, path)
+
+
+def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
+    """All targets, ``text`` on standard output if there are none.
+
+    Raises one ``InputError`` with everything that is wrong with any of them.
+    """
+    targets: list[Target] = []
+    problems: list[str] = []
+    hints: list[str] = []
+    for text in texts:
+        try:
+            target = parse(text, defaults)
+            _check_path(target.path)
+            targets.append(target)
+        except InputError as error:
+            problems.append(error.message)
+            hints.extend([error.hint] if error.hint else [])
+    if problems:
+        raise InputError("\n".join(problems), hint="\n".join(dict.fromkeys(hints)) or None)
+    return tuple(targets) or (Target("text", defaults),)
+
+
+def parse_bool(text: str) -> bool:
+    """A boolean as Go spells it. Raises ``InputError``."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise InputError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
+
+
+def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
+    """Write the report to every target, in order.
+
+    A target that fails does not keep the others from being written; what was
+    wrong with each is raised together afterwards, as one ``InputError``.
+    """
+    problems: list[str] = []
+    for target in targets:
+        pieces = render(report, target.format, target.options)
+        try:
+            if target.path:
+                with _replacing(target.path) as file:
+                    _write(pieces, file)
+            else:
+                _write(pieces, stdout)
+                stdout.flush()
+        except OSError as cause:
+            problems.append(_os_error("write", target.path or "standard output", cause))
+        except ConformaError as error:
+            problems.append(error.message)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _write(pieces: Iterator[Piece], file: BinaryIO) -> None:
+    """All pieces, and a newline if they do not end with one."""
+    last = b""
+    for piece in pieces:
+        data = piece if isinstance(piece, bytes) else piece.encode("utf-8", "replace")
+        if data:
+            file.write(data)
+            last = data[-1:]
+    if last != b"\n":
+        file.write(b"\n")
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` when it is complete, and only then.
+
+    What is no regular file (a pipe, ``/dev/stderr``) and a file in a directory
+    we may not write to are written in place.
+    """
+    final = Path(path).resolve()
+    try:
+        mode = final.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG | (0o666 & ~_umask())
+    handle = -1
+    if stat.S_ISREG(mode):
+        with suppress(PermissionError):
+            handle, temporary = tempfile.mkstemp(prefix=f".{final.name[:200]}.", dir=final.parent)
+    if handle < 0:
+        with Path(path).open("wb") as file:
+            yield file
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, stat.S_IMODE(mode))
+            yield file
+        Path(temporary).replace(final)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _check_path(path: str) -> None:
+    """Raises ``InputError`` for a path that could not be written."""
+    if not path:
+        return
+    final = Path(path).resolve()
+    if final.is_dir():
+        raise InputError(f"open {path}: is a directory")
+    parent = final.parent
+    if not parent.is_dir():
+        raise InputError(f"open {path}: no such file or directory", hint=f"create {parent} first")
+    writable = final if final.exists() else parent
+    if not os.access(writable, os.W_OK):
+        raise InputError(f"open {path}: permission denied")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _os_error(action: str, path: str, cause: OSError) -> str:
+    return f"{action} {path}: {(cause.strerror or str(cause)).lower()}"
