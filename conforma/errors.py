@@ -27,6 +27,8 @@ at fault, 3 that the surroundings kept us from deciding. A bug is no
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class ConformaError(Exception):
     """Base of every explainable failure.
@@ -174,8 +176,25 @@ class SourceUnavailable(PolicyError):
     exit_status = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a policy file; rows and columns count from 1."""
+
+    file: str
+    row: int
+    column: int
+    code: str
+    message: str
+
+
 class CompileFailed(PolicyError):
-    """The policy does not compile; the message has file, row and column."""
+    """The policy does not compile; ``problems`` has file, row and column of each fault."""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, problems: tuple[Problem, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
 
 
 class EvaluationFailed(PolicyError):
