@@ -1,0 +1,298 @@
+"""What a policy configuration says, as values.
+
+A configuration names sources of rules and data in groups, says which rules of
+each group count, and whose signatures are believed. Reading one is pure; where
+its text comes from is the business of :mod:`conforma.policy.locate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from conforma import gojson, yamljson
+from conforma.errors import BadPolicyConfig, InputError
+from conforma.policy.schema import SCHEMA, first_problem
+
+_SPEC_KEYS: Final = frozenset(SCHEMA["$defs"]["Spec"]["properties"])
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One entry of ``volatileConfig``: a pattern that counts for some time, images or components."""
+
+    value: str
+    effective_on: str = ""
+    effective_until: str = ""
+    image_ref: str = ""
+    image_digest: str = ""
+    image_url: str = ""
+    component_names: tuple[str, ...] = ()
+    reference: str = ""
+
+    @classmethod
+    def parse(cls, members: Mapping[str, Any]) -> Criterion:
+        """Read an entry that conforms to the schema."""
+        return cls(
+            members["value"],
+            members.get("effectiveOn", ""),
+            members.get("effectiveUntil", ""),
+            members.get("imageRef", ""),
+            members.get("imageDigest", ""),
+            members.get("imageUrl", ""),
+            tuple(members.get("componentNames", ())),
+            members.get("reference", ""),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it (section 2.7)."""
+        return {"value": self.value} | _without_empty(
+            effectiveOn=self.effective_on,
+            effectiveUntil=self.effective_until,
+            imageRef=self.image_ref,
+            imageDigest=self.image_digest,
+            imageUrl=self.image_url,
+            componentNames=list(self.component_names),
+            reference=self.reference,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """What to include and what to exclude; ``collections`` only in the global configuration.
+
+    ``given`` tells an empty object in the document from none; the report
+    repeats the difference.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+    given: bool = True
+
+    @classmethod
+    def parse(cls, members: Mapping[str, Any] | None) -> Patterns:
+        """Read an object that conforms to the schema."""
+        given = members is not None
+        members = members or {}
+        return cls(
+            tuple(members.get("include", ())),
+            tuple(members.get("exclude", ())),
+            tuple(members.get("collections", ())),
+            given,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it (section 2.7)."""
+        return _without_empty(
+            exclude=list(self.exclude),
+            include=list(self.include),
+            collections=list(self.collections),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Volatile:
+    """The entries of ``volatileConfig``."""
+
+    include: tuple[Criterion, ...] = ()
+    exclude: tuple[Criterion, ...] = ()
+    given: bool = True
+
+    @classmethod
+    def parse(cls, members: Mapping[str, Any] | None) -> Volatile:
+        """Read an object that conforms to the schema."""
+        found = members or {}
+        return cls(
+            tuple(map(Criterion.parse, found.get("include", ()))),
+            tuple(map(Criterion.parse, found.get("exclude", ()))),
+            members is not None,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it (section 2.7)."""
+        return _without_empty(
+            exclude=[criterion.as_dict() for criterion in self.exclude],
+            include=[criterion.as_dict() for criterion in self.include],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGroup:
+    """Policies and data that are evaluated together, on their own.
+
+    ``rule_data`` is ``None`` where the document has none.
+    """
+
+    name: str = ""
+    policy: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    rule_data: Mapping[str, Any] | None = field(default=None, hash=False)
+    config: Patterns = field(default_factory=lambda: Patterns(given=False))
+    volatile: Volatile = field(default_factory=lambda: Volatile(given=False))
+
+    @classmethod
+    def parse(cls, members: Mapping[str, Any]) -> SourceGroup:
+        """Read an entry of ``sources`` that conforms to the schema."""
+        return cls(
+            members.get("name", ""),
+            tuple(members.get("policy", ())),
+            tuple(members.get("data", ())),
+            members.get("ruleData"),
+            Patterns.parse(members.get("config")),
+            Volatile.parse(members.get("volatileConfig")),
+        )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Everything there is to fetch, policies first."""
+        return self.policy + self.data
+
+    def with_rule_data(self, values: Mapping[str, str]) -> SourceGroup:
+        """The same group with ``values`` added to its rule data, replacing what was there."""
+        return replace(self, rule_data={**(self.rule_data or {}), **values})
+
+    def pinned(self, pin: Mapping[str, str]) -> SourceGroup:
+        """The same group with each URL replaced by what ``pin`` maps it to."""
+        return replace(
+            self,
+            policy=tuple(pin.get(url, url) for url in self.policy),
+            data=tuple(pin.get(url, url) for url in self.data),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it (section 2.7)."""
+        document = _without_empty(name=self.name, policy=list(self.policy), data=list(self.data))
+        if self.rule_data is not None:
+            document["ruleData"] = gojson.sorted_maps(self.rule_data)
+        if self.config.given:
+            document["config"] = self.config.as_dict()
+        if self.volatile.given:
+            document["volatileConfig"] = self.volatile.as_dict()
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose certificate is believed, exactly or by regular expression."""
+
+    subject: str = ""
+    subject_regexp: str = ""
+    issuer: str = ""
+    issuer_regexp: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether it says anything at all."""
+        return bool(self.subject or self.subject_regexp or self.issuer or self.issuer_regexp)
+
+    @classmethod
+    def parse(cls, members: Mapping[str, Any]) -> Identity:
+        """Read an object that conforms to the schema."""
+        names = ("subject", "subjectRegExp", "issuer", "issuerRegExp")
+        return cls(*(members.get(name, "") for name in names))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it (section 2.7)."""
+        return _without_empty(
+            subject=self.subject,
+            subjectRegExp=self.subject_regexp,
+            issuer=self.issuer,
+            issuerRegExp=self.issuer_regexp,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """A whole policy configuration, with or without the settings of the command line."""
+
+    name: str = ""
+    description: str = ""
+    sources: tuple[SourceGroup, ...] = ()
+    configuration: Patterns | None = None
+    rekor_url: str = ""
+    public_key: str = ""
+    identity: Identity | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> PolicyConfig:
+        """Read a document in YAML or JSON: a cluster record or a bare specification.
+
+        An empty text is the empty configuration. Raises ``BadPolicyConfig``
+        for text that is no document or contradicts the schema.
+        """
+        if not text:
+            return cls()
+        try:
+            document = yamljson.parse(text)
+        except InputError as cause:
+            raise BadPolicyConfig(
+                f"unable to parse EnterpriseContractPolicySpec: {cause.message}"
+            ) from cause
+        if document is None:
+            return cls()
+        if not isinstance(document, dict):
+            kind = "array" if isinstance(document, list) else type(document).__name__
+            raise BadPolicyConfig(
+                "unable to parse EnterpriseContractPolicySpec: error unmarshaling JSON: while "
+                f"decoding JSON: json: cannot unmarshal {kind} into Go value of type "
+                "v1alpha1.EnterpriseContractPolicySpec",
+                hint="a policy configuration is a mapping with keys such as sources and publicKey",
+            )
+        if "spec" not in document:
+            return cls.from_spec(document)
+        # The Go tool takes a document with a spec but no apiVersion for an
+        # empty policy, which nearly every image passes; here its spec counts.
+        beside = sorted(document.keys() & _SPEC_KEYS)
+        if beside:
+            raise BadPolicyConfig(
+                f"the policy configuration has a spec and, beside it, {', '.join(beside)}",
+                hint="move these keys into spec, or remove the spec level",
+            )
+        return cls.from_spec(document["spec"])
+
+    @classmethod
+    def from_spec(cls, spec: object, *, checked: bool = True) -> PolicyConfig:
+        """Make a configuration of a parsed specification. Raises ``BadPolicyConfig``."""
+        if not isinstance(spec, dict):
+            raise BadPolicyConfig("spec is not a valid map structure")
+        problem = first_problem(spec) if checked else None
+        if problem is not None:
+            raise BadPolicyConfig(problem)
+        configuration, identity = spec.get("configuration"), spec.get("identity")
+        return cls(
+            spec.get("name", ""),
+            spec.get("description", ""),
+            tuple(map(SourceGroup.parse, spec.get("sources", ()))),
+            None if configuration is None else Patterns.parse(configuration),
+            spec.get("rekorUrl", ""),
+            spec.get("publicKey", ""),
+            None if identity is None else Identity.parse(identity),
+        )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every distinct source of every group, in order."""
+        return tuple(dict.fromkeys(url for group in self.sources for url in group.urls))
+
+    def pinned(self, pin: Mapping[str, str]) -> PolicyConfig:
+        """The same configuration with each source URL replaced by what ``pin`` maps it to."""
+        return replace(self, sources=tuple(group.pinned(pin) for group in self.sources))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the report prints it: fields in their fixed order, empty ones left out (2.7)."""
+        document = _without_empty(
+            name=self.name,
+            description=self.description,
+            sources=[group.as_dict() for group in self.sources],
+        )
+        if self.configuration is not None:
+            document["configuration"] = self.configuration.as_dict()
+        document |= _without_empty(rekorUrl=self.rekor_url, publicKey=self.public_key)
+        if self.identity is not None:
+            document["identity"] = self.identity.as_dict()
+        return document
+
+
+def _without_empty(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value}
