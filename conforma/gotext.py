@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from conforma.errors import InputError
+
+_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _NAMED: Final = {
     "\a": "\\a",
     "\b": "\\b",
@@ -19,6 +23,15 @@ _NAMED: Final = {
     "\\": "\\\\",
     '"': '\\"',
 }
+
+
+def parse_bool(text: str) -> bool:
+    """A boolean as ``strconv.ParseBool`` reads it. Raises ``InputError`` with its words."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise InputError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
 
 
 def quoted(text: str) -> str:

@@ -18,12 +18,10 @@ from typing import BinaryIO, Final
 from urllib.parse import parse_qsl
 
 from conforma.errors import ConformaError, InputError
-from conforma.gotext import quoted
+from conforma.gotext import parse_bool, quoted
 from conforma.report.formats import FORMATS, Options, Piece, render
 from conforma.validate.result import Report
 
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _OPTIONS: Final = {
     "show-successes": "show_successes",
     "show-warnings": "show_warnings",
@@ -84,15 +82,6 @@ def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
     if problems:
         raise InputError("\n".join(problems), hint="\n".join(dict.fromkeys(hints)) or None)
     return tuple(targets) or (Target("text", defaults),)
-
-
-def parse_bool(text: str) -> bool:
-    """A boolean as Go spells it. Raises ``InputError``."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise InputError(f"strconv.ParseBool: parsing {quoted(text)}: invalid syntax")
 
 
 def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
