@@ -1,0 +1,70 @@
+// The memory limit. Go's own limit is soft: it collects harder and grows on.
+// So the heap is watched: over the limit, evaluations are stopped; if that does
+// not help, the process ends and says why by its exit status.
+package main
+
+import (
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// exitOutOfMemory tells the parent that this process gave up over memory.
+const exitOutOfMemory = 86
+
+const patience = 3 * time.Second
+
+type heapLimit uint64
+
+// read returns the bytes that survived the last collection, and all bytes
+// taken, garbage included.
+func (heapLimit) read() (live, taken uint64) {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+	}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64()
+}
+
+// passed says whether evaluations have to be stopped now.
+func (l heapLimit) passed() bool {
+	live, taken := l.read()
+	return live > uint64(l-l/10) || taken > uint64(l+l/4)
+}
+
+// lost says that nothing short of the end of the process helps.
+func (l heapLimit) lost() bool {
+	_, taken := l.read()
+	return taken > uint64(l+l/2)
+}
+
+// watch calls relieve whenever the limit is passed, and giveUp when far more
+// is taken or the relief does not come.
+func (l heapLimit) watch(every time.Duration, relieve, giveUp func()) {
+	debug.SetMemoryLimit(int64(l))
+	var since time.Time
+	for range time.Tick(every) {
+		switch {
+		case l.lost():
+			giveUp()
+		case !l.passed():
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+			relieve()
+		case time.Since(since) > patience:
+			giveUp()
+		default:
+			relieve()
+		}
+	}
+}
+
+func secondsToDuration(seconds float64) time.Duration {
+	if seconds <= 0 || seconds > math.MaxInt64/float64(time.Second) {
+		return math.MaxInt64
+	}
+	return time.Duration(seconds * float64(time.Second))
+}

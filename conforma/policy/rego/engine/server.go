@@ -1,0 +1,250 @@
+// The server: requests from stdin, each on its own goroutine, answers to stdout
+// in whatever order they are ready.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/version"
+)
+
+type server struct {
+	peer *peer
+	ctx  context.Context
+
+	mu       sync.Mutex
+	rulesets map[uint64]*ruleset
+	running  map[uint64]*evaluation
+
+	// alone is held by an evaluation that is run again by itself because the
+	// memory limit was reached while several ran.
+	alone sync.RWMutex
+}
+
+// serve works until stdin ends. Ctrl-C reaches the whole process group; it is
+// the parent that decides what it means.
+func serve(in io.Reader, out io.Writer) int {
+	signal.Ignore(os.Interrupt, syscall.SIGQUIT, syscall.SIGHUP)
+	endWithParent(time.Second)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	s := &server{
+		peer:     newPeer(&frameWriter{to: out}),
+		ctx:      ctx,
+		rulesets: map[uint64]*ruleset{},
+		running:  map[uint64]*evaluation{},
+	}
+	if limit, err := strconv.ParseInt(os.Getenv("CONFORMA_ENGINE_MEMORY"), 10, 64); err == nil && limit > 0 {
+		heap := heapLimit(limit)
+		go heap.watch(10*time.Millisecond, func() { s.relieve(heap.passed) }, func() { os.Exit(exitOutOfMemory) })
+	}
+	_ = s.peer.out.send(message{Type: "hello", Protocol: protocolVersion, OPA: version.Version}, nil)
+	frames := &frameReader{from: bufio.NewReaderSize(in, 1<<16)}
+	for {
+		var asked message
+		body, err := frames.next(&asked)
+		if errors.Is(err, io.EOF) {
+			return 0
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "conforma-opa:", err)
+			return 1
+		}
+		s.handle(asked, body)
+	}
+}
+
+func (s *server) handle(asked message, body []byte) {
+	switch asked.Type {
+	case "answer":
+		s.peer.deliver(asked.Call, answer{kind: asked.Kind, body: body})
+	case "cancel":
+		s.mu.Lock()
+		found := s.running[asked.ID]
+		s.mu.Unlock()
+		if found != nil {
+			found.cancelled.Store(true)
+			found.stop(errCancelled)
+		}
+	case "release":
+		s.mu.Lock()
+		delete(s.rulesets, asked.ID)
+		s.mu.Unlock()
+	case "compile":
+		go s.guarded(asked.ID, func() { s.compile(asked, body) })
+	case "inspect":
+		go s.guarded(asked.ID, func() { s.inspect(asked) })
+	case "evaluate":
+		// Registered before the next frame is read, so that a cancel that
+		// follows at once finds it.
+		e := s.register(asked)
+		go s.guarded(asked.ID, func() { s.evaluate(e, asked, body) })
+	default:
+		s.fail(asked.ID, &failure{Kind: "internal", Message: "unknown request " + strconv.Quote(asked.Type)})
+	}
+}
+
+// guarded turns a crash inside OPA into the failure of one request.
+func (s *server) guarded(id uint64, work func()) {
+	defer func() {
+		if crash := recover(); crash != nil {
+			fmt.Fprintf(os.Stderr, "conforma-opa: %v\n%s", crash, debug.Stack())
+			s.fail(id, &failure{Kind: "internal", Message: fmt.Sprint(crash)})
+		}
+	}()
+	work()
+}
+
+func (s *server) fail(id uint64, why *failure) {
+	_ = s.peer.out.send(message{Type: "error", ID: id, Failure: why}, nil)
+}
+
+func (s *server) compile(asked message, document []byte) {
+	made, failed := compileRuleset(s.ctx, asked.PolicyDirs, asked.DataDirs, document)
+	if failed != nil {
+		s.fail(asked.ID, failed)
+		return
+	}
+	s.mu.Lock()
+	s.rulesets[asked.ID] = made
+	s.mu.Unlock()
+	_ = s.peer.out.send(message{Type: "result", ID: asked.ID}, nil)
+}
+
+func (s *server) inspect(asked message) {
+	rules, err := inspectDir(asked.Dir)
+	if err != nil {
+		s.fail(asked.ID, newFailure("compile", err))
+		return
+	}
+	s.reply(asked.ID, rules)
+}
+
+func (s *server) reply(id uint64, value any) {
+	text, err := encode(value)
+	if err != nil {
+		s.fail(id, &failure{Kind: "internal", Message: err.Error()})
+		return
+	}
+	_ = s.peer.out.send(message{Type: "result", ID: id}, text)
+}
+
+func (s *server) register(asked message) *evaluation {
+	e := newEvaluation(s.ctx, asked.ID, s.peer, secondsToDuration(asked.Seconds))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.running[asked.ID]; last != nil && last.cancelled.Load() {
+		e.stop(errCancelled)
+	}
+	s.running[asked.ID] = e
+	return e
+}
+
+func (s *server) unregister(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.running[id]; e != nil {
+		e.stop(nil)
+		delete(s.running, id)
+	}
+}
+
+// relieve stops every evaluation: whose fault it is cannot be told while they
+// share a heap. Each is then run again alone, and one that still does not fit
+// is the culprit. The need is looked at again under the lock that a new
+// evaluation takes, so that none pays for the garbage of the last.
+func (s *server) relieve(needed func() bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !needed() {
+		return
+	}
+	for _, e := range s.running {
+		e.stop(errMemory)
+	}
+}
+
+func (s *server) evaluate(e *evaluation, asked message, body []byte) {
+	defer s.unregister(asked.ID)
+	result, err := s.together(e, asked, body)
+	if errors.Is(err, errMemory) {
+		result, err = s.byItself(asked, body)
+	}
+	if err != nil {
+		s.fail(asked.ID, evaluationFailure(err))
+		return
+	}
+	_ = s.peer.out.send(message{Type: "result", ID: asked.ID}, result)
+}
+
+func (s *server) together(e *evaluation, asked message, body []byte) ([]byte, error) {
+	s.alone.RLock()
+	defer s.alone.RUnlock()
+	return s.attempt(e, asked, body)
+}
+
+func (s *server) byItself(asked message, body []byte) ([]byte, error) {
+	s.alone.Lock()
+	defer s.alone.Unlock()
+	debug.FreeOSMemory()
+	result, err := s.attempt(s.register(asked), asked, body)
+	if err != nil {
+		debug.FreeOSMemory()
+	}
+	return result, err
+}
+
+func (s *server) attempt(e *evaluation, asked message, body []byte) ([]byte, error) {
+	s.mu.Lock()
+	rules := s.rulesets[asked.Ruleset]
+	s.mu.Unlock()
+	if rules == nil {
+		return nil, fmt.Errorf("unknown ruleset %d", asked.Ruleset)
+	}
+	if cause := context.Cause(e.ctx); cause != nil {
+		return nil, cause
+	}
+	wanted := request{queries: asked.Queries, print: asked.Print, trace: asked.Trace}
+	if asked.Overlay {
+		overlay, err := parseObject(body[:asked.Split])
+		if err != nil {
+			return nil, fmt.Errorf("data: %w", err)
+		}
+		wanted.overlay = overlay
+	}
+	input, err := ast.ValueFromReader(bytes.NewReader(body[asked.Split:]))
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	wanted.input = input
+	result, err := e.run(rules, wanted)
+	if cause := context.Cause(e.ctx); err != nil && cause != nil {
+		return nil, cause
+	}
+	return result, err
+}
+
+func evaluationFailure(err error) *failure {
+	switch {
+	case errors.Is(err, errMemory):
+		return newFailure("memory", err)
+	case errors.Is(err, errTime):
+		return newFailure("time", err)
+	case errors.Is(err, errCancelled):
+		return newFailure("cancelled", err)
+	}
+	return newFailure("evaluate", err)
+}

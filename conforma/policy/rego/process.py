@@ -1,0 +1,304 @@
+"""The engine's child process: its frames, its conversations and its end.
+
+Nothing else talks to the child. A frame is two big-endian 32-bit lengths, a
+JSON header and a body of plain bytes. Each request opens a conversation; the
+frames that answer it arrive in that conversation's queue, so the thread that
+asked also answers the builtins of its own evaluation, and no thread ever waits
+for another one's turn.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conforma.errors import EngineError
+
+PROTOCOL = 1
+_LENGTHS = struct.Struct(">II")
+_EXIT_OUT_OF_MEMORY = 86
+_SMALL = 1 << 16
+_STDERR_LINES = 20
+
+Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message from the child."""
+
+    header: Mapping[str, Any]
+    body: bytearray
+
+
+class Died:
+    """Arrives instead of a frame when the child has ended."""
+
+
+class Woken:
+    """Arrives when somebody else wants the conversation's thread to look up."""
+
+
+class Conversation:
+    """The frames of one request, in order. Used by the thread that opened it."""
+
+    def __init__(self, process: EngineProcess, key: int) -> None:
+        self.key = key
+        self._process = process
+        self._queue: queue.SimpleQueue[Frame | Died | Woken] = queue.SimpleQueue()
+        self._ended = False
+
+    def send(self, header: Mapping[str, Any], *body: Bytes) -> None:
+        """Send one frame of this conversation; raises ``EngineError`` if the child is gone."""
+        self._process.send({**header, "id": self.key}, *body)
+
+    def receive(self) -> Frame | None:
+        """Wait for the next frame; ``None`` when woken.
+
+        Raises ``EngineError`` if the child has ended.
+        """
+        item = self._queue.get()
+        if isinstance(item, Woken):
+            return None
+        if isinstance(item, Died):
+            raise self._process.obituary()
+        if item.header["type"] in ("result", "error"):
+            self._ended = True
+        return item
+
+    def wake(self) -> None:
+        """Make ``receive`` return ``None`` once; called from any thread, never blocks."""
+        self._queue.put(Woken())
+
+    def put(self, item: Frame | Died | Woken) -> None:
+        """Hand an item to the waiting thread; called from any thread."""
+        self._queue.put(item)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the child has said its last word in this conversation."""
+        return self._ended
+
+
+class EngineProcess:
+    """A running child. Any number of threads may hold conversations with it at once."""
+
+    def __init__(self, executable: Path, memory_bytes: int) -> None:
+        """Start the child and return at once; its greeting is read in the background.
+
+        Raises ``EngineError`` if the program cannot be started.
+        """
+        environment = {**os.environ, "CONFORMA_ENGINE_MEMORY": str(memory_bytes)}
+        try:
+            # No shell, a fixed argument; the path is ours or the user's own choice.
+            self._child = subprocess.Popen(  # noqa: S603
+                [str(executable), "serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=environment,
+            )
+        except OSError as error:
+            raise EngineError(
+                f"cannot start the policy engine {executable}: {error.strerror or error}",
+                hint="reinstall conforma, or name a working engine in CONFORMA_ENGINE",
+            ) from error
+        self.executable = executable
+        self.opa_version = ""
+        self._memory_bytes = memory_bytes
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()
+        self._keys = itertools.count(1)
+        self._conversations: dict[int, Conversation] = {}
+        self._greeted = threading.Event()
+        self._wrong: str | None = None
+        self._dead = False
+        self._complaints: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._listener = threading.Thread(
+            target=self._listen, name="conforma-engine-complaints", daemon=True
+        )
+        self._reader = threading.Thread(target=self._read, name="conforma-engine", daemon=True)
+        self._listener.start()
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether new conversations can be opened."""
+        return not self._dead
+
+    def greeted(self) -> None:
+        """Wait until the child has said hello in our protocol; raises ``EngineError`` else."""
+        self._greeted.wait()
+        if self._wrong is not None:
+            raise EngineError(
+                self._wrong, hint="reinstall conforma, or correct or unset CONFORMA_ENGINE"
+            )
+        if self._dead:
+            raise self.obituary()
+
+    @contextlib.contextmanager
+    def conversation(self) -> Iterator[Conversation]:
+        """Open a conversation; leaving it early tells the child to stop working on it."""
+        with self._lock:
+            talk = Conversation(self, next(self._keys))
+            self._conversations[talk.key] = talk
+            if self._dead:
+                talk.put(Died())
+        try:
+            yield talk
+        finally:
+            with self._lock:
+                self._conversations.pop(talk.key, None)
+            if not talk.ended and not self._dead:
+                with contextlib.suppress(EngineError):
+                    talk.send({"type": "cancel"})
+
+    def send(self, header: Mapping[str, Any], *body: Bytes) -> None:
+        """Write one frame; raises ``EngineError`` if the child is gone.
+
+        The body's parts are written one after the other, large ones without a copy.
+        """
+        text = json.dumps(header, separators=(",", ":")).encode()
+        size = sum(len(part) for part in body)
+        if size > 0xFFFFFFFF:
+            raise EngineError(f"a message of {size} bytes is too large for the policy engine")
+        head = _LENGTHS.pack(len(text), size) + text
+        try:
+            with self._writing:
+                if size <= _SMALL:
+                    self._write(b"".join((head, *body)))
+                else:
+                    for part in (head, *body):
+                        self._write(part)
+        except (OSError, ValueError) as error:
+            raise self.obituary() from error
+
+    def close(self) -> None:
+        """End the child and wait for it; calling it again changes nothing."""
+        if self._child.stdin is not None:
+            with self._writing, contextlib.suppress(OSError):
+                self._child.stdin.close()
+        try:
+            self._child.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._reader.join()
+        self._listener.join()
+
+    def obituary(self) -> EngineError:
+        """Say why the child has ended, once it has."""
+        self._reader.join(timeout=5)
+        status = self._child.poll()
+        if status == _EXIT_OUT_OF_MEMORY:
+            return EngineError(
+                "the policy engine gave up: a policy needs more memory than "
+                f"{_mebibytes(self._memory_bytes)} MiB",
+                hint="look for a rule that builds a very large value, or raise the engine's "
+                "memory limit",
+            )
+        how = "stopped answering"
+        if status is not None and status < 0:
+            how = f"was ended by {_signal_name(-status)}"
+        elif status is not None:
+            how = f"ended with status {status}"
+        said = next((line for line in self._complaints if line.strip()), "")
+        return EngineError(
+            f"the policy engine (pid {self.pid}) {how}" + (f": {said}" if said else ""),
+            hint="run the command again; if it was killed for its memory, validate with fewer "
+            "workers",
+        )
+
+    def _write(self, part: Bytes) -> None:
+        assert self._child.stdin is not None
+        rest = memoryview(part)
+        while rest:
+            written = self._child.stdin.write(rest)
+            rest = rest[written or 0 :]
+
+    def _read(self) -> None:
+        try:
+            while (frame := self._next_frame()) is not None:
+                self._dispatch(frame)
+        except (OSError, ValueError) as error:
+            self._complaints.append(str(error))
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=2)
+            with self._lock:
+                self._dead = True
+                waiting = list(self._conversations.values())
+            for talk in waiting:
+                talk.put(Died())
+            self._greeted.set()
+
+    def _next_frame(self) -> Frame | None:
+        lengths = self._exactly(_LENGTHS.size)
+        if lengths is None:
+            return None
+        header_length, body_length = _LENGTHS.unpack(lengths)
+        header, body = self._exactly(header_length), self._exactly(body_length)
+        if header is None or body is None:
+            return None
+        return Frame(json.loads(header), body)
+
+    def _exactly(self, size: int) -> bytearray | None:
+        assert self._child.stdout is not None
+        data = bytearray(size)
+        rest = memoryview(data)
+        while rest:
+            got = self._child.stdout.readinto(rest)  # type: ignore[attr-defined]
+            if not got:
+                return None
+            rest = rest[got:]
+        return data
+
+    def _dispatch(self, frame: Frame) -> None:
+        if frame.header["type"] == "hello":
+            protocol = frame.header.get("protocol")
+            self.opa_version = "v" + str(frame.header.get("opa", ""))
+            if protocol != PROTOCOL:
+                self._wrong = (
+                    f"the policy engine {self.executable} speaks protocol {protocol}, "
+                    f"this conforma speaks {PROTOCOL}"
+                )
+            self._greeted.set()
+            return
+        with self._lock:
+            talk = self._conversations.get(frame.header.get("id", 0))
+        if talk is not None:
+            talk.put(frame)
+
+    def _listen(self) -> None:
+        assert self._child.stderr is not None
+        for line in self._child.stderr:
+            self._complaints.append(line.decode(errors="replace").rstrip())
+
+
+def _mebibytes(size: int) -> int:
+    return size >> 20
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
