@@ -1,0 +1,1 @@
+"""Layers on disk, shared by threads and processes; ``DESIGN.md`` beside this file tells how."""

@@ -1,0 +1,139 @@
+"""The plain tar of a layer, made once from its blob and checked against the DiffID."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from conforma.cache.disk import DiskTrouble, Key, LayerStore
+from conforma.cache.handles import SharedFile
+from conforma.cache.link import Link, check_claim, is_plain
+from conforma.cache.options import CacheOptions
+from conforma.cache.singleflight import Flight
+from conforma.cache.sink import CacheSink
+from conforma.cache.stats import Counters
+from conforma.cache.turns import Produced
+from conforma.oci.digest import DiffID, Digest, Hasher
+from conforma.oci.layer import inflated, pieces_of
+
+_LONGEST_LINK: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plain tar in the store. ``doubtful`` if it may have lost data since it was written."""
+
+    key: Key
+    file: SharedFile
+    link: Link
+    doubtful: bool
+
+
+def current_boot() -> str:
+    """An identifier of the running system that changes with every start."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+class Derivation:
+    """Makes plain tars and links in one store."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        options: CacheOptions,
+        counters: Counters,
+        make_room: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._counters = counters
+        self._make_room = make_room
+        self._boot = current_boot()
+
+    def link(self, digest: Digest) -> Link | None:
+        """What ``digest`` is known to inflate to."""
+        key = Key.of("links", digest)
+        handle = self._store.open(key, None)
+        if handle is None:
+            return None
+        link = Link.parse(handle.read_at(0, _LONGEST_LINK))
+        if link is None:
+            self._store.quarantine(key, handle)
+        return link
+
+    def find(self, digest: Digest, claimed: DiffID | None) -> Found | None:
+        """The plain tar of ``digest`` if it is here. Raises ``DigestMismatch``."""
+        link = self.link(digest)
+        if link is None:
+            return None
+        check_claim(digest, claimed, link.diff_id)
+        if is_plain(digest, link.diff_id):
+            key, doubtful = Key.of("blobs", digest), False
+        else:
+            key, doubtful = Key.of("layers", link.diff_id), link.boot not in ("", self._boot)
+        file = self._store.open(key, link.size)
+        return None if file is None else Found(key, file, link, doubtful)
+
+    def settle(self, digest: Digest, found: Found) -> None:
+        """Record that content from an earlier run of the system was checked, and sync it."""
+        if self._store.sync(found.key):
+            self._publish_link(Key.of("links", digest), replace(found.link, boot=""))
+
+    def make(
+        self,
+        digest: Digest,
+        claimed: DiffID | None,
+        media_type: str,
+        blob: SharedFile,
+        flight: Flight[Produced[SharedFile]],
+    ) -> Produced[SharedFile]:
+        """Inflate ``blob``, check it and publish tar and link.
+
+        Raises ``DigestMismatch``, ``BadArchive``, ``TooLarge``.
+        """
+        what = f"layer {digest}"
+        link_key = Key.of("links", digest)
+        hasher = Hasher(claimed or DiffID(digest.algorithm, digest.hex))
+        sink = CacheSink(
+            self._store, link_key, strict=self._options.strict, make_room=self._make_room
+        )
+        try:
+            with blob.reader() as source:
+                for piece in inflated(pieces_of(source), media_type, self._options.limits, what):
+                    flight.raise_if_abandoned()
+                    hasher.update(piece)
+                    sink.write(piece)
+            found = DiffID(hasher.expected.algorithm, hasher.hex)
+            check_claim(digest, claimed, found)
+            if is_plain(digest, found):
+                sink.discard()
+                self._publish_link(link_key, Link(found, hasher.size, self._boot))
+                return Produced(blob, "hits")
+            handle = sink.publish(Key.of("layers", found), durable=False)
+        except BaseException:
+            sink.discard()
+            raise
+        self._counters.add("derived")
+        if not sink.stored:
+            return Produced(handle, "pass_through")
+        self._counters.add("disk_bytes", handle.size)
+        self._publish_link(link_key, Link(found, hasher.size, self._boot))
+        return Produced(handle, "hits")
+
+    def _publish_link(self, key: Key, link: Link) -> None:
+        if not self._store.writable:
+            return
+        try:
+            partial = self._store.begin(key)
+            try:
+                partial.write(link.as_bytes())
+                partial.publish(key, durable=self._options.durable)
+            finally:
+                partial.discard()
+        except DiskTrouble:
+            pass  # without the link the layer is inflated again next time

@@ -1,0 +1,164 @@
+"""The only functions that change the cache directory, one system call each.
+
+``before`` is called ahead of each step with its name and path. Tests use it
+to kill the process before step k, or to make step k fail; nothing else in the
+package touches the directory, so those tests see every step there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+Step = Callable[[str, Path], None]
+
+# What "there is no such entry" looks like: removed, replaced by a symlink,
+# or gone on the server of a network file system (LC-25).
+ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP})
+# Faults of the directory that the caller need not suffer from (LC-22, LC-23).
+TROUBLE: Final = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EFBIG,
+        errno.ENOMEM,
+    }
+)
+
+
+def no_step(name: str, path: Path) -> None:
+    """What happens before a step outside of tests: nothing."""
+
+
+class FileSystem:
+    """File operations with the modes and flags this cache wants.
+
+    ``shared`` makes what is created usable by the directory's group.
+    """
+
+    def __init__(self, *, shared: bool = False, before: Step = no_step) -> None:
+        self._before = before
+        self.directory_mode = 0o2770 if shared else 0o700
+        self.file_mode = 0o660 if shared else 0o600
+
+    def make_directory(self, path: Path) -> None:
+        """Create ``path`` and its missing parents; nothing happens if it exists."""
+        if path.is_dir():
+            return
+        self.make_directory(path.parent)
+        self._before("mkdir", path)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(self.directory_mode)
+            if self.directory_mode & stat.S_IWGRP:
+                path.chmod(self.directory_mode)  # the umask took the group's rights away
+
+    def create(self, path: Path) -> int:
+        """A new file, open for reading and writing; fails if the name is taken."""
+        self._before("create", path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, self.file_mode)
+        if self.file_mode & stat.S_IWGRP:
+            os.fchmod(descriptor, self.file_mode)
+        return descriptor
+
+    def open(self, path: Path) -> int:
+        """An existing file, open for reading; a symlink is refused (ELOOP)."""
+        self._before("open", path)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int, path: Path) -> None:
+        """Write all of ``data`` at ``offset``; repeating it after a failure is harmless."""
+        self._before("write", path)
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest = rest[written:]
+            offset += written
+
+    def sync(self, descriptor: int, path: Path) -> None:
+        """Force a file's content to the device."""
+        self._before("sync", path)
+        os.fsync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file its final name, at once and for everybody.
+
+        On NFS a repeated request may report failure although the first one
+        worked, so an error is believed only if the target is not our file.
+        """
+        self._before("rename", target)
+        inode = os.lstat(source).st_ino
+        try:
+            source.rename(target)
+        except OSError:
+            try:
+                if os.lstat(target).st_ino == inode:
+                    return
+            except OSError:
+                pass
+            raise
+
+    def sync_directory(self, path: Path) -> None:
+        """Force the names in a directory to the device."""
+        self._before("sync_directory", path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
+
+    def unlink(self, path: Path) -> bool:
+        """Remove a name; whether it was there."""
+        self._before("unlink", path)
+        try:
+            path.unlink()
+        except OSError as error:
+            if error.errno in ABSENT:
+                return False
+            raise
+        return True
+
+    def names(self, path: Path) -> list[os.DirEntry[str]]:
+        """The entries of a directory, none if it does not exist."""
+        try:
+            with os.scandir(path) as entries:
+                return list(entries)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return []
+            raise
+
+
+def pin(descriptor: int) -> None:
+    """Tell evictors, in every process, that this open file is being read.
+
+    The kernel drops the pin when the descriptor is closed, however that
+    happens. Where locks are not supported, an evicted file stays readable
+    through its descriptor all the same, so failing here does no harm.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def is_unused(descriptor: int) -> bool:
+    """Whether nobody has this file pinned; it cannot be pinned while the answer is used."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
+    return True

@@ -1,0 +1,102 @@
+"""Open files that cannot change any more, shared by any number of readers.
+
+A hundred readers of one entry need one descriptor: each has its own position
+and reads with ``pread``. The descriptor is closed with its last holder.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+from conforma.cache import fs
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BUFFER: Final = 128 * 1024
+
+
+class SharedFile:
+    """A complete file, open for reading and pinned against eviction."""
+
+    __slots__ = ("__weakref__", "_descriptor", "size")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self.size = size
+        fs.pin(descriptor)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """Device and inode number."""
+        status = os.fstat(self._descriptor)
+        return status.st_dev, status.st_ino
+
+    @property
+    def stored_bytes(self) -> int:
+        """Length of the file as the file system reports it now."""
+        return os.fstat(self._descriptor).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+        parts = []
+        while length > 0:
+            part = os.pread(self._descriptor, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, buffer: WriteableBuffer, offset: int) -> int:
+        """Fill ``buffer`` from ``offset``; returns how many bytes there were."""
+        return os.preadv(self._descriptor, [buffer], offset)
+
+    def reader(self) -> BinaryIO:
+        """An independent handle at position 0."""
+        return cast(BinaryIO, io.BufferedReader(_Reader(self), BUFFER))
+
+
+class _Reader(io.RawIOBase):
+    """One reader's position in a :class:`SharedFile`."""
+
+    def __init__(self, file: SharedFile) -> None:
+        self._file: SharedFile | None = file
+        self._position = 0
+
+    def _open(self) -> SharedFile:
+        if self._file is None:
+            raise ValueError("I/O operation on closed file")
+        return self._file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        count = self._open().read_into(buffer, self._position)
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._open().size}
+        position = base[whence] + offset
+        if position < 0:
+            raise ValueError("negative seek position")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        self._file = None
+        super().close()

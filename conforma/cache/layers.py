@@ -1,0 +1,82 @@
+"""SafeLayer: a layer as its users see it, whatever stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from conforma.cache.handles import SharedFile
+from conforma.cancellation import Cancellation
+from conforma.oci.digest import DiffID, Digest
+from conforma.oci.manifest import Descriptor
+
+Fetch = Callable[[int], AbstractContextManager[Iterator[bytes]]]
+"""Opens a blob at a byte offset and yields its bytes from there."""
+
+
+class Source(Protocol):
+    """What can produce the two views of a layer."""
+
+    def compressed(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> SharedFile:
+        """The bytes as a registry stores them."""
+        ...
+
+    def uncompressed(
+        self, layer: SafeLayer, cancellation: Cancellation | None = None
+    ) -> SharedFile:
+        """The plain tar."""
+        ...
+
+
+class SafeLayer:
+    """One layer: a promise about bytes, and two ways to read them once they are proven."""
+
+    def __init__(
+        self,
+        source: Source,
+        descriptor: Descriptor,
+        diff_id: DiffID | None,
+        fetch: Fetch,
+        origin: str,
+        held: SharedFile | None = None,
+    ) -> None:
+        self._source = source
+        self.descriptor = descriptor
+        self.diff_id = diff_id
+        self.fetch = fetch
+        self.origin = origin
+        self.held = held
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the compressed bytes."""
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """Length of the compressed bytes."""
+        return self.descriptor.size
+
+    @property
+    def media_type(self) -> str:
+        """The media type the manifest gives the layer."""
+        return self.descriptor.media_type
+
+    def compressed(self, cancellation: Cancellation | None = None) -> BinaryIO:
+        """The bytes as the registry stores them: complete, and hashed before you see them.
+
+        Raises the error of the download, ``SizeMismatch``, ``DigestMismatch``,
+        ``CacheUnusable`` (no room anywhere), ``CacheError`` (called from inside
+        a fill), and ``Interrupted`` when ``cancellation``, or else the cache's
+        own, says so; that concerns this caller alone.
+        """
+        return self._source.compressed(self, cancellation).reader()
+
+    def uncompressed(self, cancellation: Cancellation | None = None) -> BinaryIO:
+        """The plain tar: complete, and checked against the DiffID if one is known.
+
+        Raises what :meth:`compressed` raises, and ``BadArchive`` or
+        ``TooLarge`` when the bytes do not inflate within the limits.
+        """
+        return self._source.uncompressed(self, cancellation).reader()

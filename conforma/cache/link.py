@@ -1,0 +1,58 @@
+"""Links: the proof that the bytes of one digest inflate to the tar of one DiffID.
+
+A plain tar is only ever served for a digest through such a link, so a
+configuration that lies about a DiffID cannot borrow another layer's content.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from conforma.errors import BadDigest, DigestMismatch
+from conforma.oci.digest import DiffID, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a blob inflates to: established by doing it, never by hearsay.
+
+    ``size`` is in bytes. ``boot`` names the system's run in which content was
+    written without being synced; in a later run it is checked before use.
+    """
+
+    diff_id: DiffID
+    size: int
+    boot: str
+
+    def as_bytes(self) -> bytes:
+        """The file's content, with a checksum so that a damaged one counts as absent."""
+        body = json.dumps([str(self.diff_id), self.size, self.boot]).encode()
+        return body + b"\n" + Digest.of(body).hex.encode()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Link | None:
+        """Read a link file; ``None`` if it is damaged in any way."""
+        body, _, checksum = raw.partition(b"\n")
+        if Digest.of(body).hex.encode() != checksum:
+            return None
+        try:
+            diff_id, size, boot = json.loads(body)
+            return cls(DiffID.parse(diff_id), size, boot)
+        except (ValueError, TypeError, BadDigest):
+            return None
+
+
+def is_plain(digest: Digest, diff_id: DiffID) -> bool:
+    """Whether the layer is stored as a plain tar: then the blob is the uncompressed view."""
+    return (digest.algorithm, digest.hex) == (diff_id.algorithm, diff_id.hex)
+
+
+def check_claim(digest: Digest, claimed: DiffID | None, found: DiffID) -> None:
+    """Raise ``DigestMismatch`` if the image configuration claims another DiffID."""
+    if claimed is not None and claimed != found:
+        raise DigestMismatch(
+            f"layer {digest}: the image configuration says it unpacks to {claimed}, "
+            f"it unpacks to {found}",
+            hint="the image is inconsistent; build and push it again",
+        )

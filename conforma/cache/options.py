@@ -1,0 +1,52 @@
+"""Where the cache lives and how careful it is, as one value.
+
+The environment is read here and nowhere else in the package: ``EC_CACHE_DIR``
+moves the directory.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from conforma.oci.layer import Limits
+
+Verify = Literal["off", "once", "always"]
+
+GIB: Final = 1 << 30
+
+
+def default_directory() -> Path:
+    """``EC_CACHE_DIR`` if it is set, else ``conforma`` under the user's cache directory."""
+    chosen = os.environ.get("EC_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("conforma", appauthor=False)) / "layers"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """Every choice a user or a test can make about the cache.
+
+    ``max_bytes`` bounds the directory between fills (0: no bound). ``verify``
+    says how often content, beyond its size, is checked when an entry is
+    opened. ``durable`` syncs blobs before they get their final name.
+    ``patience`` is how many seconds another process may hold an entry without
+    making progress before we fetch it ourselves. ``grace`` is how many seconds
+    an abandoned temporary file is kept, so that its download can be resumed.
+    ``strict`` raises ``CacheUnusable`` when an entry cannot be stored, instead
+    of serving the bytes without storing them.
+    """
+
+    directory: Path = field(default_factory=default_directory)
+    max_bytes: int = 20 * GIB
+    verify: Verify = "off"
+    durable: bool = True
+    patience: float = 60.0
+    grace: float = 3600.0
+    strict: bool = False
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,276 @@
+"""SafeCache: layers that are fetched once, however many threads and processes want them.
+
+A view of a layer is handed out only when its file is complete and verified.
+Every promise made here is a numbered test; ``DESIGN.md`` has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Final, Self
+
+from conforma.cache import fs
+from conforma.cache.derive import Derivation
+from conforma.cache.directory import prepare
+from conforma.cache.disk import Key, LayerStore
+from conforma.cache.handles import SharedFile
+from conforma.cache.layers import Fetch, SafeLayer
+from conforma.cache.options import CacheOptions
+from conforma.cache.singleflight import Flight, SingleFlight, refuse_reentry
+from conforma.cache.stats import CacheStats, Counters
+from conforma.cache.transfer import Transfer
+from conforma.cache.turns import Produced, Turns, speaks_only_for_its_origin
+from conforma.cancellation import Cancellation
+from conforma.errors import CacheError
+from conforma.oci import media_types
+from conforma.oci.digest import DiffID, Digest
+from conforma.oci.layer import suffix_of
+from conforma.oci.manifest import Descriptor
+
+_CLOSING: Final = 0.5  # seconds for running fills to notice that nobody waits
+
+
+class SafeCache:
+    """A directory of layers, shared with everybody who uses the same directory."""
+
+    def __init__(
+        self,
+        options: CacheOptions,
+        store: LayerStore,
+        counters: Counters,
+        cancellation: Cancellation | None,
+    ) -> None:
+        self.options = options
+        self.store = store
+        self._counters = counters
+        self._cancellation = cancellation
+        self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
+        self._turns = Turns(store, counters, options.patience)
+        self._transfer = Transfer(store, options, counters, self._make_room)
+        self._derivation = Derivation(store, options, counters, self._make_room)
+        self._verified: set[tuple[Key, tuple[int, int]]] = set()
+
+    @classmethod
+    def open(
+        cls,
+        options: CacheOptions,
+        cancellation: Cancellation | None = None,
+        *,
+        before_step: fs.Step = fs.no_step,
+    ) -> SafeCache:
+        """Use ``options.directory``, creating it if need be.
+
+        A directory we may only read serves what it has and stores nothing.
+        Raises ``CacheUnusable`` if it cannot serve at all, or must not be
+        trusted: a symlink, or writable for everybody.
+        """
+        root, files, writable = prepare(options.directory, before_step)
+        counters = Counters()
+        store = LayerStore(
+            root,
+            files,
+            writable=writable,
+            on_quarantine=lambda _key: counters.add("quarantines"),
+        )
+        return cls(options, store, counters, cancellation)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let running fills notice that nobody waits. What is published stays."""
+        self._flights.join(_CLOSING)
+
+    @property
+    def stats(self) -> CacheStats:
+        """The counters of this object, as a snapshot."""
+        return self._counters.snapshot("read-write" if self.store.writable else "read-only")
+
+    def layer(
+        self,
+        descriptor: Descriptor,
+        diff_id: DiffID | None,
+        fetch: Fetch,
+        *,
+        origin: str = "",
+    ) -> SafeLayer:
+        """A layer that will be fetched when somebody reads it. No I/O happens here.
+
+        ``fetch`` is called with a byte offset, in a thread of the cache, and
+        must not use the cache. ``origin`` names the repository, so that one
+        that denies access does not speak for another. Raises ``BadDigest`` if
+        the digest is malformed.
+        """
+        Key.of("blobs", descriptor.digest)
+        if diff_id is not None:
+            Key.of("layers", diff_id)
+        return SafeLayer(self, descriptor, diff_id, fetch, origin)
+
+    def put(
+        self,
+        descriptor: Descriptor,
+        fetch: Fetch,
+        *,
+        diff_id: DiffID | None = None,
+        origin: str = "",
+    ) -> SafeLayer:
+        """Like :meth:`layer`, and the compressed bytes are in the cache afterwards."""
+        layer = self.layer(descriptor, diff_id, fetch, origin=origin)
+        layer.compressed().close()
+        return layer
+
+    def get(self, digest: Digest) -> SafeLayer | None:
+        """The layer if its compressed bytes are here and intact, else ``None``.
+
+        The result keeps them, whatever is evicted meanwhile.
+        """
+        refuse_reentry(digest)
+        key = Key.of("blobs", digest)
+        handle = self.store.open(key, None)
+        # Nothing but the name tells how long it should be, so the content must.
+        if handle is None or not self._intact(key, handle, doubtful=True):
+            return None
+        descriptor = Descriptor(_sniff(handle), digest, handle.size)
+        return SafeLayer(self, descriptor, None, _no_fetch(descriptor), "", handle)
+
+    def compressed(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> SharedFile:
+        """The layer's blob, complete and verified. Used by :class:`SafeLayer`."""
+        return self._demand(self._compressed, layer, cancellation)
+
+    def uncompressed(
+        self, layer: SafeLayer, cancellation: Cancellation | None = None
+    ) -> SharedFile:
+        """The layer's plain tar, complete and verified. Used by :class:`SafeLayer`."""
+        return self._demand(self._uncompressed, layer, cancellation)
+
+    def _demand(
+        self,
+        view: Callable[[SafeLayer, Cancellation | None], Produced[SharedFile]],
+        layer: SafeLayer,
+        cancellation: Cancellation | None,
+    ) -> SharedFile:
+        refuse_reentry(layer.digest)
+        cancellation = cancellation or self._cancellation
+        if cancellation is not None:
+            cancellation.raise_if_cancelled()
+        try:
+            produced = view(layer, cancellation)
+        except BaseException:
+            self._counters.finish("leaders")
+            raise
+        self._counters.finish(produced.outcome)
+        if produced.outcome in ("hits", "coalesced"):
+            self._counters.add("saved_bytes", layer.size)
+        return produced.value
+
+    def _compressed(
+        self, layer: SafeLayer, cancellation: Cancellation | None
+    ) -> Produced[SharedFile]:
+        found = layer.held or self._find_blob(layer.descriptor)
+        if found is not None:
+            return Produced(found, "hits")
+        produced, started = self._flights.run(
+            Key.of("blobs", layer.digest),
+            lambda flight: self._fill(layer, flight),
+            cancellation,
+            label=layer.origin,
+            not_mine=lambda error, origin: (
+                origin != layer.origin and speaks_only_for_its_origin(error)
+            ),
+        )
+        return produced if started else Produced(produced.value, "coalesced")
+
+    def _fill(self, layer: SafeLayer, flight: Flight[Produced[SharedFile]]) -> Produced[SharedFile]:
+        def find() -> SharedFile | None:
+            return self._find_blob(layer.descriptor)
+
+        def make() -> Produced[SharedFile]:
+            return self._transfer.run(layer.descriptor, layer.fetch, flight)
+
+        if not self.store.writable:
+            return make()
+        key = Key.of("blobs", layer.digest)
+        return self._turns.produce(key, flight, find, make, layer.origin)
+
+    def _find_blob(self, descriptor: Descriptor) -> SharedFile | None:
+        key = Key.of("blobs", descriptor.digest)
+        handle = self.store.open(key, descriptor.size)
+        return handle if handle is not None and self._intact(key, handle) else None
+
+    def _uncompressed(
+        self, layer: SafeLayer, cancellation: Cancellation | None
+    ) -> Produced[SharedFile]:
+        found = self._find_plain(layer)
+        if found is not None:
+            return Produced(found, "hits")
+        # The blob first and in the caller: so no thread ever holds two locks,
+        # and every caller's interest in the download is counted.
+        blob = self._compressed(layer, cancellation)
+        produced, started = self._flights.run(
+            Key.of("links", layer.digest),
+            lambda flight: self._inflate(layer, blob.value, flight),
+            cancellation,
+        )
+        if produced.outcome == "pass_through" or blob.outcome != "hits":
+            return Produced(produced.value, blob.outcome)
+        return Produced(produced.value, "hits" if started else "coalesced")
+
+    def _inflate(
+        self, layer: SafeLayer, blob: SharedFile, flight: Flight[Produced[SharedFile]]
+    ) -> Produced[SharedFile]:
+        def make() -> Produced[SharedFile]:
+            return self._derivation.make(
+                layer.digest, layer.diff_id, layer.media_type, blob, flight
+            )
+
+        if not self.store.writable:
+            return make()
+        key = Key.of("links", layer.digest)
+        return self._turns.produce(key, flight, lambda: self._find_plain(layer), make, layer.origin)
+
+    def _find_plain(self, layer: SafeLayer) -> SharedFile | None:
+        found = self._derivation.find(layer.digest, layer.diff_id)
+        if found is None:
+            return None
+        if not self._intact(found.key, found.file, doubtful=found.doubtful):
+            return None
+        if found.doubtful:
+            self._derivation.settle(layer.digest, found)
+        return found.file
+
+    def _intact(self, key: Key, handle: SharedFile, *, doubtful: bool = False) -> bool:
+        """Whether the content is right, as far as the policy wants to know.
+
+        ``doubtful`` content is checked at least once. A bad entry is
+        quarantined.
+        """
+        policy = self.options.verify
+        mark = (key, handle.inode)
+        if policy == "off" and not doubtful:
+            return True
+        if policy != "always" and mark in self._verified:
+            return True
+        good = self.store.content_matches(key, handle)
+        if good:
+            self._verified.add(mark)
+        else:
+            self.store.quarantine(key, handle)
+        return good
+
+    def _make_room(self) -> None:
+        """Evict, because the disk is full."""
+
+
+def _no_fetch(descriptor: Descriptor) -> Fetch:
+    def fetch(_offset: int) -> AbstractContextManager[Iterator[bytes]]:
+        raise CacheError(f"{descriptor.digest} came from the cache; nobody said where to fetch it")
+
+    return fetch
+
+
+def _sniff(handle: SharedFile) -> str:
+    return media_types.OCI_LAYER + suffix_of(handle.read_at(0, 4))

@@ -1,0 +1,218 @@
+"""One run of a piece of work for all who want its result at the same moment.
+
+The work runs in a thread of its own, which belongs to no caller: so a caller
+that is cancelled, or stops waiting, takes nothing away from the others, and
+no worker pool can fill up with waiters while the work they wait for is queued
+behind them. The work ends early only when nobody wants it any more.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from os import register_at_fork
+from typing import Any, Generic, TypeVar
+
+from conforma.cancellation import Cancellation
+from conforma.errors import CacheError, Interrupted
+
+T = TypeVar("T")
+
+_filling = threading.local()
+_groups: weakref.WeakSet[SingleFlight[Any]] = weakref.WeakSet()
+
+
+class Abandoned(Interrupted):
+    """Nobody waits for this work any more."""
+
+
+@contextmanager
+def filling(key: object) -> Iterator[None]:
+    """Mark this thread as producing ``key``; until then it may ask for nothing else."""
+    _filling.key = key
+    try:
+        yield
+    finally:
+        del _filling.key
+
+
+def refuse_reentry(wanted: object) -> None:
+    """Raise ``CacheError`` when this thread is inside a fill: it would wait for itself."""
+    current = getattr(_filling, "key", None)
+    if current is not None:
+        raise CacheError(
+            f"{wanted} was requested from inside the fill of {current}",
+            hint="a fetch callback must not read from the cache it fills",
+        )
+
+
+class Flight(Generic[T]):
+    """One running piece of work and those who wait for it."""
+
+    def __init__(self, group: SingleFlight[T], key: Hashable, label: object = None) -> None:
+        self._group = group
+        self.key = key
+        self.label = label
+        self.interested = 1
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.waiters: list[threading.Event] = []
+
+    def raise_if_abandoned(self) -> None:
+        """Raise :class:`Abandoned`, once and for all, if nobody is interested any more.
+
+        Whoever asks for the key after that starts a new flight.
+        """
+        with self._group.lock:
+            if self.interested > 0:
+                return
+            self._group.forget(self)
+        raise Abandoned("nobody waits for this download any more")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep as a part of the work; raises :class:`Abandoned`."""
+        self.raise_if_abandoned()
+        threading.Event().wait(seconds)
+        self.raise_if_abandoned()
+
+
+class SingleFlight(Generic[T]):
+    """Runs work at most once per key at a time, over all threads of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._flights: dict[Hashable, Flight[T]] = {}
+        self._threads: set[threading.Thread] = set()
+        _groups.add(self)
+
+    def run(
+        self,
+        key: Hashable,
+        work: Callable[[Flight[T]], T],
+        cancellation: Cancellation | None = None,
+        *,
+        label: object = None,
+        not_mine: Callable[[BaseException, object], bool] | None = None,
+    ) -> tuple[T, bool]:
+        """The work's result, and whether this call was the one that started it.
+
+        Raises what the work raised, in every caller, with the original as the
+        cause; nothing is remembered, so the next call starts again. Raises
+        ``Interrupted`` or ``DeadlineExceeded`` in this caller alone when
+        ``cancellation`` says so, and ``CacheError`` when called from inside a
+        fill. A caller that joined asks ``not_mine``, with the error and the
+        ``label`` of whoever started, whether the failure says nothing about
+        its own request; if so, it tries for itself.
+        """
+        refuse_reentry(key)
+        while True:
+            flight, started = self._join(key, work, cancellation, label)
+            if flight.error is None:
+                return flight.result, started  # type: ignore[return-value]
+            if started or not_mine is None or not not_mine(flight.error, flight.label):
+                raise _fresh(flight.error) from flight.error
+
+    def _join(
+        self,
+        key: Hashable,
+        work: Callable[[Flight[T]], T],
+        cancellation: Cancellation | None,
+        label: object,
+    ) -> tuple[Flight[T], bool]:
+        arrived = threading.Event()
+        with self.lock:
+            flight = self._flights.get(key)
+            started = flight is None
+            if flight is None:
+                flight = self._flights[key] = Flight(self, key, label)
+            else:
+                flight.interested += 1
+            flight.waiters.append(arrived)
+        if started:
+            self._start(flight, work)
+        unregister = cancellation.on_cancel(arrived.set) if cancellation else None
+        try:
+            arrived.wait()
+            if not flight.done and cancellation is not None:
+                cancellation.raise_if_cancelled()
+        finally:
+            if unregister:
+                unregister()
+            with self.lock:
+                flight.interested -= 1
+        return flight, started
+
+    def forget(self, flight: Flight[T]) -> None:
+        """Let the next caller start anew. The lock must be held."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def join(self, seconds: float) -> None:
+        """Wait a little for running work to end; used when the cache is closed."""
+        with self.lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(seconds)
+
+    def _start(self, flight: Flight[T], work: Callable[[Flight[T]], T]) -> None:
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run,
+            args=(self._work, flight, work),
+            name=f"fill {flight.key}",
+            daemon=True,
+        )
+        with self.lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException as error:  # no thread to be had: everybody must hear of it
+            self._land(flight, None, error)
+            self._threads.discard(thread)
+
+    def _work(self, flight: Flight[T], work: Callable[[Flight[T]], T]) -> None:
+        result, error = None, None
+        try:
+            result = work(flight)
+        except BaseException as caught:
+            error = caught
+        self._land(flight, result, error)
+        with self.lock:
+            self._threads.discard(threading.current_thread())
+
+    def _land(self, flight: Flight[T], result: T | None, error: BaseException | None) -> None:
+        with self.lock:
+            # Forgotten and done in one step: who comes later finds no flight.
+            self.forget(flight)
+            flight.result, flight.error, flight.done = result, error, True
+            waiters, flight.waiters = flight.waiters, []
+        for event in waiters:
+            event.set()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child the threads that did the work do not exist."""
+        self.lock = threading.Lock()
+        self._flights = {}
+        self._threads = set()
+
+
+def _fresh(error: BaseException) -> BaseException:
+    """A copy of ``error`` to raise, as one object must not be raised in many threads."""
+    try:
+        fresh = copy.copy(error)
+    except Exception:
+        return error
+    return fresh.with_traceback(None)
+
+
+def _reset_groups() -> None:
+    for group in list(_groups):
+        group.reset_after_fork()
+
+
+register_at_fork(after_in_child=_reset_groups)
