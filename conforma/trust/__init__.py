@@ -1,0 +1,1 @@
+"""Who said what about an image, and whether to believe it."""

@@ -1,0 +1,101 @@
+"""From verified evidence to the signature objects of the report.
+
+Source: validate-image.md 5.6, signatures.md 8.2. Unlike the reference,
+signatures of keyless bundles carry certificate, chain and metadata too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conforma.oci.digest import Digest
+from conforma.trust.bundle_verify import VerifiedBundle
+from conforma.trust.certificate import SigningCertificate
+from conforma.trust.envelope import Envelope
+from conforma.trust.evidence import SIGNATURE
+from conforma.trust.legacy_verify import VerifiedLayer
+from conforma.trust.rekor import Witness
+from conforma.trust.signature import Layout, Signature, Voucher
+from conforma.trust.strict_json import encode_base64
+from conforma.trust.trust_policy import TrustPolicy
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+
+def layer_signatures(found: VerifiedLayer, policy: TrustPolicy) -> tuple[Signature, ...]:
+    """One object for a ``.sig`` layer, one for each verified signature of a ``.att`` layer."""
+    pairs = [(signature.keyid, signature.encoded) for signature in found.signatures]
+    if found.statement is None:
+        pairs = [("", found.layer.annotations[SIGNATURE])]
+    leaf, voucher = found.leaf, _voucher(found.leaf, policy, found.witness)
+    layout: Layout = "referrer" if found.layer.bare else "tag"
+    return tuple(
+        _signature(
+            keyid if leaf is None else leaf.subject_key_id,
+            encoded,
+            leaf,
+            found.chain,
+            voucher,
+            layout,
+        )
+        for keyid, encoded in pairs
+    )
+
+
+def unverified(envelope: Envelope, layout: Layout) -> tuple[Signature, ...]:
+    """The signatures of an envelope as they are written."""
+    return tuple(Signature(s.keyid, s.encoded, layout=layout) for s in envelope.signatures)
+
+
+def bundle_signatures(found: VerifiedBundle, policy: TrustPolicy) -> tuple[Signature, ...]:
+    """One object for a verified bundle."""
+    keyid, encoded = "", encode_base64(found.bundle.signature)
+    if found.bundle.envelope is not None:
+        keyid = found.bundle.envelope.signatures[0].keyid
+        encoded = found.bundle.envelope.signatures[0].encoded
+    if found.leaf is not None:
+        keyid = found.leaf.subject_key_id
+    voucher = _voucher(found.leaf, policy, found.witness)
+    return (_signature(keyid, encoded, found.leaf, found.chain, voucher, "bundle"),)
+
+
+def _signature(
+    keyid: str,
+    encoded: str,
+    leaf: SigningCertificate | None,
+    chain: tuple[x509.Certificate, ...],
+    voucher: Voucher,
+    layout: Layout,
+) -> Signature:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    if leaf is None:
+        return Signature(keyid, encoded, layout=layout, voucher=voucher)
+    return Signature(
+        keyid,
+        encoded,
+        leaf.pem,
+        tuple(item.public_bytes(Encoding.PEM).decode("ascii") for item in chain),
+        leaf.metadata(),
+        layout,
+        voucher,
+    )
+
+
+def _voucher(
+    leaf: SigningCertificate | None, policy: TrustPolicy, witness: Witness | None
+) -> Voucher:
+    key = ""
+    if policy.public_key is not None:
+        key = str(Digest.of(policy.public_key.pem.encode()))
+    return Voucher(
+        key=key,
+        identity="" if leaf is None else ", ".join(leaf.subjects),
+        issuer="" if leaf is None else leaf.issuer,
+        log_id="" if witness is None else witness.log_id,
+        log_index=None if witness is None else witness.log_index,
+        signed_at=""
+        if witness is None or witness.time is None
+        else witness.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )

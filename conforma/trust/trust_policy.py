@@ -1,0 +1,31 @@
+"""What a policy demands of signatures: by whom, and seen by a log or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conforma.trust.identity import Identity
+from conforma.trust.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class TrustPolicy:
+    """Who must have signed, and whether a transparency log must have seen it.
+
+    With a key the identity is ignored; without one it is required.
+    """
+
+    public_key: PublicKey | None = None
+    identity: Identity | None = None
+    ignore_rekor: bool = False
+    rekor_url: str = ""
+
+    def check_usable(self) -> None:
+        """Raise ``InputError`` unless the policy names somebody."""
+        if self.public_key is None:
+            (self.identity or Identity()).check_usable()
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether verification looks at logs or certificate authorities."""
+        return self.public_key is None or not self.ignore_rekor
