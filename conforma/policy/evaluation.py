@@ -1,0 +1,265 @@
+"""Judging components by the rules of source groups.
+
+A :class:`SourceGroupEvaluator` is made once per group: its rules are compiled
+while images are still being resolved, and every component is then judged with
+a single evaluation that asks for all selected packages at once. What the
+answers mean is decided by the pure modules beside this one (section 4 of the
+``validate image`` specification).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from conforma.cancellation import Cancellation
+from conforma.errors import EvaluationFailed, PolicyError
+from conforma.findings import Finding, PolicyWarning, Violation
+from conforma.oci.reference import Reference
+from conforma.policy.config import Patterns, SourceGroup
+from conforma.policy.criteria import Criteria
+from conforma.policy.effective_time import nanoseconds
+from conforma.policy.outcomes import classified, described, success_of
+from conforma.policy.presentation import Findings, consequences, with_exclude_note
+from conforma.policy.questions import Questions
+from conforma.policy.rego.engine import Builtin, Engine, Output
+from conforma.policy.rules import RuleBook
+from conforma.policy.scoring import Decision, Subject
+from conforma.policy.selection import FilterType, Packages, Selection, pipeline_intentions
+
+log = logging.getLogger(__name__)
+trace_log = logging.getLogger("conforma.rego")
+
+TRACE: Final = 5
+"""The log level of evaluation traces, below ``logging.DEBUG``."""
+
+# The Go tool shows each rule the file its input was written to; there is none here.
+_INPUT_FILE: Final = {"name": "input.json", "dir": "/"}
+
+Fate = Literal["kept", "excluded", "excepted", "consequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What became of one result or one silent rule, and which items decided it.
+
+    ``query`` is the rule that spoke, empty for a success. ``finding`` is as it
+    is reported, or would be if it were kept.
+    """
+
+    finding: Finding
+    fate: Fate
+    decision: Decision
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOutcome:
+    """What one source group says about one component.
+
+    ``findings`` are what is reported, with all metadata. ``trail`` explains
+    everything that was considered, ``packages`` what was evaluated.
+    """
+
+    findings: tuple[Finding, ...]
+    trail: tuple[Step, ...]
+    packages: Packages
+
+
+class SourceGroupEvaluator:
+    """The compiled rules of one source group with its criteria; safe to share between threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        group: SourceGroup,
+        *,
+        policy_dirs: Sequence[Path],
+        data_dirs: Sequence[Path] = (),
+        configuration: Patterns | None = None,
+        sigstore_options: Mapping[str, Any] | None = None,
+        started: datetime,
+        mode: FilterType = "include-exclude",
+        trace: bool = False,
+    ) -> None:
+        """Start compiling in the background; faults show up at the first use.
+
+        ``configuration`` is the policy-wide one, ``sigstore_options`` becomes
+        ``data.config.default_sigstore_opts`` and ``started`` the moment that
+        ``data.config.policy.when_ns`` holds until a component has its own.
+        """
+        document: dict[str, Any] = {
+            "config": {
+                "policy": {"when_ns": nanoseconds(started)},
+                "default_sigstore_opts": dict(sigstore_options or {}),
+            }
+        }
+        if group.rule_data is not None:
+            document["rule_data__configuration__"] = group.rule_data
+        self._criteria = Criteria.of(group, configuration)
+        self._mode = mode
+        self._intentions = pipeline_intentions(group.rule_data)
+        self._trace = trace
+        self._ruleset = engine.compile(policy_dirs, data_dirs, document, wait=False)
+        self._lock = threading.Lock()
+        self._book: RuleBook | PolicyError | None = None
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules of the group.
+
+        Raises ``CompileFailed`` for a file that does not parse, ``PolicyError``
+        for rules that contradict section 4.1.
+        """
+        with self._lock:
+            if self._book is None:
+                try:
+                    self._book = RuleBook.of(self._ruleset.annotations)
+                except PolicyError as error:
+                    # Every component meets the same fault; it is looked for once.
+                    self._book = error
+            if isinstance(self._book, PolicyError):
+                raise self._book.with_traceback(None)
+            return self._book
+
+    def selection(self, image: Reference, component_name: str, moment: datetime) -> Selection:
+        """Which packages and results count for a component at a moment; raises as ``book`` does."""
+        items = self._criteria.applicable(image, component_name, moment)
+        return Selection(self.book, items, self._mode, self._intentions)
+
+    def judge(
+        self,
+        document: bytes,
+        *,
+        image: Reference,
+        component_name: str,
+        moment: datetime,
+        builtins: Mapping[str, Builtin] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> GroupOutcome:
+        """What the group's rules say about the component that ``document`` describes.
+
+        Raises ``CompileFailed`` and ``PolicyError`` if the policy cannot be
+        used, ``EvaluationFailed`` if a rule fails or nothing was examined at
+        all, and what the engine, a builtin or ``cancellation`` raises.
+        """
+        selection = self.selection(image, component_name, moment)
+        packages = selection.packages()
+        asked = Questions(selection.book, packages.names)
+        answers = self._ruleset.evaluate(
+            document,
+            asked.queries,
+            builtins=builtins,
+            cancellation=cancellation,
+            data={
+                "config": {"policy": {"when_ns": nanoseconds(moment)}},
+                "conftest": {"file": _INPUT_FILE},
+            },
+            trace=self._trace,
+            on_output=_log_trace if self._trace else None,
+        )
+        trail = list(_considered(selection, asked, answers, moment))
+        findings = [step.finding for step in trail if step.fate == "kept"]
+        if not findings:
+            log.error("no successes, warnings, or failures, check input")
+            raise EvaluationFailed(
+                "no successes, warnings, or failures, check input",
+                hint="no rule of this source group is left by its include and exclude items",
+            )
+        hidden = consequences(findings, selection.book.rules)
+        trail = [_settled(step, hidden) for step in trail]
+        unmatched = selection.unmatched(_subject(step) for step in trail)
+        return GroupOutcome(
+            (
+                *(step.finding for step in trail if step.fate == "kept"),
+                *(PolicyWarning(_nothing_matches(item)) for item in unmatched),
+            ),
+            tuple(trail),
+            packages,
+        )
+
+
+def judge_all(
+    evaluators: Iterable[SourceGroupEvaluator],
+    document: bytes,
+    *,
+    image: Reference,
+    component_name: str,
+    moment: datetime,
+    builtins: Mapping[str, Builtin] | None = None,
+    cancellation: Cancellation | None = None,
+    also: Iterable[Finding] = (),
+    info: bool = False,
+) -> Findings:
+    """What all source groups say about a component, and ``also``, ready for the report.
+
+    ``also`` are the findings of the built-in checks. Nothing is merged: two
+    groups with the same rule report it twice. Raises as ``judge`` does.
+    """
+    findings = list(also)
+    for evaluator in evaluators:
+        outcome = evaluator.judge(
+            document,
+            image=image,
+            component_name=component_name,
+            moment=moment,
+            builtins=builtins,
+            cancellation=cancellation,
+        )
+        findings.extend(outcome.findings)
+    return Findings.of(findings, info=info)
+
+
+def _considered(
+    selection: Selection, asked: Questions, answers: Sequence[list[Any]], moment: datetime
+) -> Iterator[Step]:
+    """All results and all silent rules, with what the criteria make of them."""
+    book = selection.book
+    spoken: set[tuple[str, str]] = set()
+    for result, excepted in asked.results(answers):
+        if excepted:
+            reason = f"data.{result.package}.exception names the rule"
+            yield Step(result.finding, "excepted", Decision(False, reason=reason), result.query)
+            continue
+        result = described(result, book.rules, moment)
+        decision = selection.decide(result.subject)
+        finding = classified(result, moment)
+        if decision.included:
+            spoken.add((result.package, finding.code))
+        yield Step(finding, "kept" if decision.included else "excluded", decision, result.query)
+    evaluated = frozenset(asked.packages)
+    for rule in book.rules.values():
+        if rule.package in evaluated and (rule.package, rule.code) not in spoken:
+            decision = selection.decide(Subject(rule.code, collections=rule.collections))
+            yield Step(success_of(rule), "kept" if decision.included else "excluded", decision)
+
+
+def _settled(step: Step, hidden: frozenset[str]) -> Step:
+    if step.fate != "kept":
+        return step
+    if step.finding.code in hidden:
+        return replace(step, fate="consequence")
+    if isinstance(step.finding, Violation):
+        return replace(step, finding=with_exclude_note(step.finding))
+    return step
+
+
+def _subject(step: Step) -> Subject:
+    finding = step.finding
+    collections = finding.metadata.get("collections", ()) if finding.code else ()
+    return Subject(finding.code, finding.terms, tuple(collections))
+
+
+def _nothing_matches(item: str) -> str:
+    return f"Include criterion '{item}' doesn't match any policy rule"
+
+
+def _log_trace(output: Output) -> None:
+    level = TRACE if output.kind == "trace" else logging.DEBUG
+    for line in output.text.splitlines():
+        trace_log.log(level, "[%s] %s", output.query, line)
