@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from conforma.errors import ConformaError
-from conforma.findings import Finding, PolicyWarning, Success, Violation
+from conforma.findings import PolicyWarning, Success, Violation
 from conforma.validate.snapshot import Component
 
 
@@ -19,7 +19,8 @@ class ComponentResult:
     ``image`` is the pinned reference, or the reference as given if the image
     could not be reached. ``signatures`` and ``attestations`` are JSON objects
     as section 7.2 of the specification shows them. ``statements`` (the signed
-    bytes) and ``policy_input`` are only kept when an output asks for them.
+    bytes) and ``policy_input`` are only kept when an output asks for them;
+    ``moment`` is the effective time it was judged at.
     With an ``error`` the component could not be decided, and whatever was found
     before is not a verdict.
     """
@@ -33,6 +34,7 @@ class ComponentResult:
     attestations: tuple[Mapping[str, Any], ...] = ()
     statements: tuple[bytes, ...] = ()
     policy_input: bytes = b""
+    moment: datetime | None = None
     error: ConformaError | None = None
 
     @property
@@ -100,9 +102,3 @@ class Report:
         if warnings:
             return "WARNING"
         return "SUCCESS" if successes else "SKIPPED"
-
-
-def finding_order(finding: Finding) -> tuple[str, str, str]:
-    """The sort key of findings: code, first non-empty term, message (specification 4.14)."""
-    term = next((term for term in finding.terms if term), "")
-    return (finding.code, term, finding.message)

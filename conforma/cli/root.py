@@ -1,0 +1,116 @@
+"""The root command: which commands there are, global flags, and how every run ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from conforma.cli.command import Flag, LazyGroup
+from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoFloat, GoInt, GoList
+from conforma.errors import ConformaError, Interrupted
+
+COMMANDS: Final = {
+    "completion": ("conforma.cli.completion:command", "Print a shell completion script"),
+    "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
+    "help": ("conforma.cli.help:command", "Explain a command"),
+    "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
+    "validate": ("conforma.cli.validate:command", "Validate images before their release"),
+    "version": ("conforma.cli.version:command", "Print version information"),
+}
+_BUG: Final = 3
+
+
+@click.command(
+    cls=LazyGroup,
+    name="conforma",
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Decides whether container images may be released: their signatures, attestations "
+    "and content are checked against policies written in Rego.",
+    params=[
+        Flag(["--quiet"], type=GoBool(), help="Less verbose output: errors only."),
+        Flag(["--verbose"], type=GoBool(), help="More verbose output."),
+        Flag(["--debug"], type=GoBool(), help="As --verbose, with the place in the program."),
+        Flag(
+            ["--trace"],
+            type=GoList(),
+            default=("none",),
+            bare="log",
+            help="Trace categories after '=', comma separated: none, all, log, opa, perf, cpu, mem.",
+        ),
+        Flag(["--logfile"], default="", help="Append log lines to this file instead of stderr."),
+        Flag(
+            ["--timeout"],
+            type=GoDuration(),
+            default=Duration(300.0),
+            help="Limit for the whole run; 0 for none.",
+        ),
+        Flag(["--kubeconfig"], default="", help="Path of the Kubernetes configuration."),
+        Flag(
+            ["--retry-max-wait"],
+            type=GoDuration(),
+            default=Duration(3.0),
+            help="Longest pause between attempts.",
+        ),
+        Flag(["--retry-max-retry"], type=GoInt(), default=3, help="Attempts after the first one."),
+        Flag(
+            ["--retry-duration"],
+            type=GoDuration(),
+            default=Duration(1.0),
+            help="Pause after the first attempt.",
+        ),
+        Flag(
+            ["--retry-factor"], type=GoFloat(), default=2.0, help="Growth of the pause per attempt."
+        ),
+        Flag(["--retry-jitter"], type=GoFloat(), default=0.1, help="Random share of the pause."),
+    ],
+)
+def root(**_: object) -> None:
+    """Hold the global flags; the sub-commands read them."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Run a command and return its exit status; every explainable failure is one ``Error:``.
+
+    A bug is not explainable: it shows its traceback, and since nothing was decided
+    the status is the one for that.
+    """
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 - spares an import
+    try:
+        status = root.main(
+            args=list(args),
+            prog_name=program if program in ("conforma", "ec") else "conforma",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except ConformaError as error:
+        _say(f"Error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        return error.exit_status
+    except click.ClickException as error:
+        _say(f"Error: {error.format_message()}")
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        _say("Error: interrupted")
+        return Interrupted.exit_status
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return _BUG
+    return status if isinstance(status, int) else 0
+
+
+def _say(line: str) -> None:
+    from conforma.report.wrapping import harmless
+
+    click.echo(harmless(line), err=True)

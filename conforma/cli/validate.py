@@ -1,0 +1,39 @@
+"""``conforma validate``: the group, and ``validate image`` with its flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from conforma.cli.command import GoCommand, LazyGroup
+from conforma.cli.options import Globals, ImageOptions, cache_choice, image_flags
+
+command = LazyGroup(
+    name="validate",
+    help="Validate images before their release.",
+    commands_at={
+        "image": ("conforma.cli.validate:image", "Validate images against a policy"),
+    },
+)
+
+
+@click.command(
+    cls=GoCommand,
+    name="image",
+    params=list(image_flags()),
+    help="Validate container images: their signatures and attestations, and every rule of the "
+    "policy.\n\nExit status: 0 passed, 1 did not pass or unusable input, 3 could not be decided, "
+    "130 interrupted.",
+)
+@click.pass_context
+def image(ctx: click.Context, /, **flags: Any) -> int:
+    """Validate, write the reports, and return the exit status."""
+    from conforma.cli.validate_image import run
+
+    cache = cache_choice(
+        no_cache=flags.pop("no_cache"),
+        cache_dir=flags.pop("cache_dir"),
+        cache_size=flags.pop("cache_size"),
+    )
+    return run(ImageOptions(cache=cache, **flags), Globals(**ctx.obj))
