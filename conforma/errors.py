@@ -14,6 +14,7 @@
       TrustError               the evidence does not hold: a finding        exit 1
         NoSignature  NoMatchingSignature  SignatureMismatch
         IdentityMismatch  NotInLog  BadEvidence
+      TrustRootUnavailable       what to trust could not be learnt          exit 3
       PolicyError                                                           exit 1
         SourceUnavailable (exit 3)  CompileFailed  EvaluationFailed
       EngineError              the policy engine died or broke its limits   exit 3
@@ -164,6 +165,12 @@ class NotInLog(TrustError):
 
 class BadEvidence(TrustError):
     """An attached signature or attestation that is malformed."""
+
+
+class TrustRootUnavailable(ConformaError):
+    """Log keys and certificate authorities could not be learnt, or are out of date."""
+
+    exit_status = 3
 
 
 class PolicyError(ConformaError):

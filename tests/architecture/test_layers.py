@@ -30,7 +30,7 @@ OWNERS = {
     "httpx": {"oci", "policy"},
     "http.client": {"oci"},
     "diskcache": {"cache"},
-    "filelock": {"cache", "oci", "ledger"},
+    "filelock": {"cache", "oci", "trust", "ledger"},
     "sigstore": {"trust"},
     "tuf": {"trust", "ledger"},
     "securesystemslib": {"trust", "ledger"},
