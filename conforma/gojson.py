@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-_HTML = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
+_ESCAPES = [(c, f"\\u{ord(c):04x}") for c in "<>&\u2028\u2029"]
 _LINES = {ord(c): f"\\u{ord(c):04x}" for c in "\u2028\u2029"}
 _TO_ESCAPE = re.compile("[<>&\u2028\u2029]")
 _LINE_SEPARATORS = re.compile("[\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
+_BETWEEN_SPACES = re.compile(r'(?:[^ \t\r\n"]++|"(?:[^"\\]++|\\.)*+")++')
+_LEAVES = frozenset({str, int, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,10 @@ def dumps(
     Raises ``TypeError`` for other values and for keys that are not text, and
     ``ValueError`` for NaN, infinities and for :class:`Raw` with ``indent``.
     """
+    if not indent and _is_plain(value):
+        # The standard encoder differs in nothing else and is ten times as fast.
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+        return _finished(text, escape_html)
     return _Writer(sort_keys, indent, escape_html).text(value)
 
 
@@ -74,7 +79,7 @@ def compact(raw: bytes, *, escape_html: bool = True) -> Raw:
     """
     text = raw.decode("utf-8")
     json.loads(text, parse_constant=_no_constant)
-    text = _STRING_OR_SPACE.sub(lambda match: match[1] or "", text)
+    text = "".join(_BETWEEN_SPACES.findall(text))
     return Raw(_escape(text) if escape_html else text)
 
 
@@ -182,20 +187,40 @@ class _Writer:
         self._pieces.append(newline + "]")
 
     def _string(self, text: str) -> str:
-        # Go holds no half surrogate pairs: decoding one gives U+FFFD.
-        quoted = _SURROGATES.sub("\ufffd", _quoted(text))
-        if self._escape_html:
-            return _escape(quoted)
-        if _LINE_SEPARATORS.search(quoted):
-            return quoted.translate(_LINES)
-        return quoted
+        return _finished(_quoted(text), self._escape_html)
+
+
+def _finished(text: str, escape_html: bool) -> str:
+    """Text from Python's encoder with the escapes that Go adds."""
+    # Go holds no half surrogate pairs: decoding one gives U+FFFD.
+    text = _SURROGATES.sub("\ufffd", text)
+    if escape_html:
+        return _escape(text)
+    return text.translate(_LINES) if _LINE_SEPARATORS.search(text) else text
 
 
 def _escape(text: str) -> str:
     """Escape in a JSON text what only occurs inside its strings."""
     if _TO_ESCAPE.search(text):
-        return text.translate(_HTML | _LINES)
+        for char, escaped in _ESCAPES:
+            text = text.replace(char, escaped)
     return text
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there are only exact built-in types without floats and keys that are no text."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return True
+    if kind is dict:
+        if any(type(key) is not str for key in value):
+            return False
+        items = value.values()
+    elif kind is list or kind is tuple:
+        items = value
+    else:
+        return False
+    return all(type(item) in _LEAVES or _is_plain(item) for item in items)
 
 
 def _no_constant(name: str) -> None:
