@@ -32,7 +32,7 @@ type evaluation struct {
 	stop      context.CancelCauseFunc
 	cancel    topdown.Cancel
 	cancelled atomic.Bool
-	memo      map[string]*ast.Term
+	memo      map[string]*ast.Term // nil where several queries run at once
 	budget    *budget
 	query     string
 }
