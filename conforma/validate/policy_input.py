@@ -1,0 +1,188 @@
+"""The document that rules see as ``input``, built in one place.
+
+Section 6 of the ``validate image`` specification. Its bytes are part of the
+contract: order of keys, what is left out when empty, Go's JSON encoding. A
+signed statement is taken over as it was signed, without being read and
+written again. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from conforma import gojson, yamljson
+from conforma.errors import BadReference, InputError
+from conforma.oci.reference import Reference
+from conforma.trust.signature import Attestation, Signature
+from conforma.validate.snapshot import Component, Snapshot
+
+log = logging.getLogger(__name__)
+
+BASE_NAME: Final = "org.opencontainers.image.base.name"
+BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
+OLM_MANIFESTS: Final = "operators.operatorframework.io.bundle.manifests.v1"
+
+_FILE_SUFFIXES: Final = (".yaml", ".yml", ".json")
+# The members of an image configuration's "config" that rules get to see.
+_CONFIG_MEMBERS: Final = (
+    *("AttachStderr", "AttachStdin", "AttachStdout", "Cmd", "Healthcheck", "Domainname"),
+    *("Entrypoint", "Env", "Hostname", "Image", "Labels", "OnBuild", "OpenStdin", "StdinOnce"),
+    *("Tty", "User", "Volumes", "WorkingDir", "ExposedPorts", "ArgsEscaped", "NetworkDisabled"),
+    *("MacAddress", "StopSignal", "Shell"),
+)
+_HEALTHCHECK_MEMBERS: Final = ("Test", "Interval", "Timeout", "StartPeriod", "Retries")
+
+
+@dataclass(frozen=True, slots=True)
+class ParentImage:
+    """The image another one was built on, as its annotations name it.
+
+    ``text`` is their wording, a tag included, which is what rules see.
+    """
+
+    text: str
+    reference: Reference
+
+    @classmethod
+    def of(cls, annotations: Mapping[str, str]) -> ParentImage | None:
+        """The parent that the annotations of a manifest name, ``None`` if they name none."""
+        text = annotations.get(BASE_NAME, "")
+        if text and "@" not in text:
+            digest = annotations.get(BASE_DIGEST, "")
+            text = f"{text}@{digest}" if digest else ""
+        if not text:
+            return None
+        try:
+            return cls(text, Reference.parse(text))
+        except BadReference as error:
+            log.debug("unable to parse parent image ref: %s", error)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What was read from the image itself.
+
+    ``config`` and ``parent_config`` are the ``config`` members of image
+    configurations, ``None`` if they could not be fetched. ``files`` maps paths
+    to what they hold as JSON values.
+    """
+
+    config: Mapping[str, Any] | None = None
+    parent: ParentImage | None = None
+    parent_config: Mapping[str, Any] | None = None
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(
+    component: Component,
+    reference: Reference,
+    *,
+    facts: ImageFacts,
+    signatures: Iterable[Signature],
+    attestations: Iterable[Attestation],
+    snapshot: Snapshot,
+    policy_spec: Mapping[str, Any],
+) -> bytes:
+    """The input document for one component, compact, without a newline.
+
+    ``reference`` is pinned; ``policy_spec`` is the effective policy with
+    pinned sources, in the order in which it is to appear.
+    """
+    document: dict[str, Any] = {
+        "attestations": [_attestation(attestation) for attestation in attestations],
+        "image": _image(component, reference, facts, signatures),
+        "snapshot": snapshot.as_dict(),
+    }
+    if component.name:
+        document["component_name"] = component.name
+    document["policy_spec"] = policy_spec
+    return gojson.encode(document)
+
+
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An image's ``config`` as rules see it: known members in fixed order, empty ones left out.
+
+    Runtimes written in Go take member names in any case, so this does too.
+    """
+    shown = _members(config, _CONFIG_MEMBERS)
+    healthcheck = shown.get("Healthcheck")
+    if isinstance(healthcheck, Mapping):
+        shown["Healthcheck"] = _members(healthcheck, _HEALTHCHECK_MEMBERS)
+    return {name: gojson.sorted_maps(value) for name, value in shown.items()}
+
+
+def manifest_directory(config: Mapping[str, Any]) -> str | None:
+    """Where an operator bundle says its manifests are; ``None`` for any other image."""
+    labels = shown_config(config).get("Labels")
+    path = labels.get(OLM_MANIFESTS) if isinstance(labels, Mapping) else None
+    return posixpath.normpath(path) if isinstance(path, str) else None
+
+
+def is_manifest_file(path: str, directory: str) -> bool:
+    """Whether a file of the image belongs to the manifests in ``directory``.
+
+    It lies directly in it and has one of the suffixes ``.yaml``, ``.yml`` and
+    ``.json``; upper and lower case are the same.
+    """
+    parent, name = posixpath.split(posixpath.normpath(path))
+    suffix = posixpath.splitext(f"x{name}")[1]  # ".yaml" alone is a suffix, too
+    return (parent or ".").lower() == directory.lower() and suffix.lower() in _FILE_SUFFIXES
+
+
+def parsed_files(contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """The files that hold YAML or JSON, parsed; others are left out with a debug message."""
+    parsed: dict[str, Any] = {}
+    for path, content in contents.items():
+        try:
+            parsed[posixpath.normpath(path)] = yamljson.parse(content, duplicate_keys="last")
+        except InputError as error:
+            log.debug("ignoring %s, neither JSON nor YAML: %s", path, error)
+    return parsed
+
+
+def _attestation(attestation: Attestation) -> dict[str, Any]:
+    document: dict[str, Any] = {"statement": gojson.compact(attestation.statement.raw)}
+    if attestation.signatures:
+        document["signatures"] = _signatures(attestation.signatures)
+    return document
+
+
+def _signatures(signatures: Iterable[Signature]) -> list[dict[str, Any]]:
+    documents = []
+    for signature in signatures:
+        document = signature.as_dict()
+        if "metadata" in document:
+            document["metadata"] = gojson.sorted_maps(document["metadata"])
+        documents.append(document)
+    return documents
+
+
+def _image(
+    component: Component,
+    reference: Reference,
+    facts: ImageFacts,
+    signatures: Iterable[Signature],
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"ref": str(reference)}
+    if listed := _signatures(signatures):
+        document["signatures"] = listed
+    if facts.config is not None:
+        document["config"] = shown_config(facts.config)
+    if facts.parent is not None:
+        document["parent"] = {"ref": facts.parent.text}
+        if facts.parent_config is not None:
+            document["parent"]["config"] = shown_config(facts.parent_config)
+    if facts.files:
+        document["files"] = gojson.sorted_maps(facts.files)
+    document["source"] = component.source
+    return document
+
+
+def _members(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    given = {name.lower(): value for name, value in document.items()}
+    return {name: given[name.lower()] for name in names if given.get(name.lower())}
