@@ -16,7 +16,8 @@ from conforma.cache.sink import CacheSink
 from conforma.cache.stats import Counters
 from conforma.cache.turns import Produced
 from conforma.oci.digest import DiffID, Digest, Hasher
-from conforma.oci.layer import inflated, pieces_of
+from conforma.oci.inflate import inflated
+from conforma.oci.layer import pieces_of
 
 _LONGEST_LINK: Final = 1024
 

@@ -17,7 +17,8 @@ from conforma.cache.stats import CacheStats, Counters
 from conforma.cancellation import Cancellation
 from conforma.errors import SizeMismatch
 from conforma.oci.digest import DiffID, Digest, Hasher
-from conforma.oci.layer import Limits, inflated, pieces_of
+from conforma.oci.inflate import Limits, inflated
+from conforma.oci.layer import pieces_of
 from conforma.oci.manifest import Descriptor
 
 

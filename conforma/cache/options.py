@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from conforma.oci.layer import Limits
+from conforma.oci.inflate import Limits
 
 Verify = Literal["off", "once", "always"]
 

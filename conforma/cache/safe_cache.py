@@ -25,7 +25,7 @@ from conforma.cancellation import Cancellation
 from conforma.errors import CacheError
 from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
-from conforma.oci.layer import suffix_of
+from conforma.oci.inflate import suffix_of
 from conforma.oci.manifest import Descriptor
 
 _CLOSING: Final = 0.5  # seconds for running fills to notice that nobody waits
