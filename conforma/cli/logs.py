@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from conforma.gotext import quoted
 from conforma.report.wrapping import harmless
@@ -66,6 +66,7 @@ def start(*, quiet: bool, verbose: bool, debug: bool, trace: frozenset[str], log
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
+    logging.addLevelName(TRACE, "TRACE")
     if unavailable := sorted(trace & _PROFILES):
         logger.warning("--trace=%s: profiles are not available", ",".join(unavailable))
 
@@ -85,10 +86,21 @@ def _handler(logfile: str, *, with_place: bool) -> logging.Handler:
             file = logging.FileHandler(Path(logfile), encoding="utf-8", errors="backslashreplace")
             file.setFormatter(LineFormatter(with_place=with_place))
             return file
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     on_terminal = sys.stderr.isatty()
     handler.setFormatter(TerminalFormatter() if on_terminal else LineFormatter(with_place))
     return handler
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at the time; a progress display replaces it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 class LineFormatter(logging.Formatter):

@@ -8,7 +8,6 @@ a JSON string, which is YAML as well.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -20,7 +19,7 @@ from conforma.validate.result import Report
 _PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./@+()=-]|:(?=[^ ])| (?=[A-Za-z0-9(]))*")
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 _BLOCK: Final = re.compile(r"[^\s\x00-\x1f][^\x00-\x09\x0b-\x1f\x7f-\x9f\ufeff\u2028\u2029]*")
-_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def render(report: Report) -> Iterator[str]:
@@ -70,5 +69,5 @@ def _scalar(value: Any, indent: int) -> str:
         margin = "\n" + " " * (indent + 2)
         keep = "" if value.endswith("\n") else "-"
         return f"|{keep}{margin}{value.removesuffix(chr(10)).replace(chr(10), margin)}"
-    quoted = json.dumps(value, ensure_ascii=False)
+    quoted = gojson.dumps(value, escape_html=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM ask the run to stop; a second one ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from conforma.cancellation import Cancellation
+from conforma.errors import Interrupted
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stopping_on_signals(cancellation: Cancellation) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM cancel; outside the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(Interrupted.exit_status)
+        asked = True
+        # A handler interrupts the main thread anywhere, even inside the locks
+        # that cancelling takes; another thread can wait for them.
+        threading.Thread(target=cancellation.cancel, name="cancel", daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,135 @@
+"""Where reports go, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from conforma.errors import InputError
+from conforma.report import targets
+from conforma.report.formats import Options
+from conforma.report.targets import Target, parse, parse_all
+from tests.report.samples import component, full, report
+
+DEFAULTS = Options(show_successes=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("json", Target("json", DEFAULTS)),
+        ("yaml=out=1.yaml", Target("yaml", DEFAULTS, "out=1.yaml")),
+        ("=out", Target("json", DEFAULTS, "out")),
+        ("", Target("json", DEFAULTS)),
+        ("text?show-successes=false", Target("text", Options())),
+        (
+            "text=o?show-warnings=F&show-policy-docs-link=1&show-successes=",
+            Target("text", Options(True, False, True), "o"),
+        ),
+    ],
+)
+def test_reads_targets(text: str, target: Target) -> None:
+    assert parse(text, DEFAULTS) == target
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["spam"], '"spam" is not a valid report format'),
+        (
+            ["spam", "json", "egg=x"],
+            '"spam" is not a valid report format\n"egg" is not a valid report format',
+        ),
+        (["text?show-successes=maybe"], 'strconv.ParseBool: parsing "maybe": invalid syntax'),
+        (["text?colour=1"], '"colour" in --output "text?colour=1" is not an output option'),
+        (["json=/nowhere/at/all.json"], "open /nowhere/at/all.json: no such file or directory"),
+        (["json=/"], "open /: is a directory"),
+    ],
+)
+def test_finds_what_is_wrong_before_work_begins(texts: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_all(texts, DEFAULTS)
+    assert caught.value.message == message
+
+
+def test_without_targets_it_is_text_on_standard_output() -> None:
+    assert parse_all([], DEFAULTS) == (Target("text", DEFAULTS),)
+
+
+def written(*texts: str) -> bytes:
+    stdout = io.BytesIO()
+    targets.write(full(), parse_all(texts, DEFAULTS), stdout)
+    return stdout.getvalue()
+
+
+def test_writes_every_target_in_order_with_one_newline_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    shown = written("appstudio", f"json={out}", "yaml", "attestation")
+    assert shown.startswith(b'{"timestamp"') and b"}\ncomponents:\n" in shown
+    assert shown.endswith(b"success: false\n\n"), "without attestations there is only a newline"
+    assert out.read_bytes().endswith(b'"}\n') and out.read_bytes().count(b"\n") == 1
+
+
+def test_a_new_file_has_the_usual_mode_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.write_text("before")
+    old.chmod(0o640)
+    before = os.umask(0o027)
+    try:
+        written(f"json={new}", f"json={old}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(new.stat().st_mode) == 0o640
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+    assert old.read_bytes().startswith(b'{"success"')
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_text("before")
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    written(f"json={link}")
+    assert link.is_symlink() and real.read_bytes().startswith(b'{"success"')
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    written(f"json={pipe}")
+    reader.join(10)
+    assert got and got[0].startswith(b'{"success"')
+    assert pipe.is_fifo()
+
+
+def test_a_failure_half_way_leaves_the_old_file_and_the_other_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = tmp_path / "broken", tmp_path / "fine"
+    broken.write_text("before")
+
+    def full_disk(*_: object) -> object:
+        yield '{"half":'
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(targets.FORMATS, "junit", full_disk)  # type: ignore[misc]
+    stdout = io.BytesIO()
+    with pytest.raises(InputError) as caught:
+        targets.write(
+            report(component()),
+            parse_all([f"junit={broken}", f"json={fine}", "appstudio"], DEFAULTS),
+            stdout,
+        )
+    assert caught.value.message == f"write {broken}: no space left on device"
+    assert broken.read_text() == "before"
+    assert fine.read_bytes().startswith(b'{"success"')
+    assert stdout.getvalue().startswith(b'{"timestamp"')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken", "fine"]
