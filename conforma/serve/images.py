@@ -82,6 +82,7 @@ class Layer:
     """The bytes of a layer as a registry stores them, and what they hash to unpacked."""
 
     blob: bytes = field(repr=False)
+    digest: Digest
     diff_id: DiffID
     media_type: str = media_types.OCI_LAYER_GZIP
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Layer:
     @property
     def descriptor(self) -> Descriptor:
         """What a manifest says about this layer."""
-        return Descriptor(self.media_type, Digest.of(self.blob), len(self.blob), self.annotations)
+        return Descriptor(self.media_type, self.digest, len(self.blob), self.annotations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +167,15 @@ def layer_of(
     tar = members if isinstance(members, bytes) else tar_of(members)
     diff_id = DiffID.of(tar)
     if compression == "none":
-        return Layer(tar, diff_id, media_types.OCI_LAYER)
+        return Layer(tar, Digest.of(tar), diff_id, media_types.OCI_LAYER)
     if compression == "zstd":
         import zstandard
 
         packed = zstandard.ZstdCompressor(level=level).compress(tar)
-        return Layer(packed, diff_id, media_types.OCI_LAYER_ZSTD)
+        return Layer(packed, Digest.of(packed), diff_id, media_types.OCI_LAYER_ZSTD)
     kind = media_types.DOCKER_LAYER_GZIP if docker else media_types.OCI_LAYER_GZIP
-    return Layer(gzip.compress(tar, level, mtime=0), diff_id, kind)
+    packed = gzip.compress(tar, level, mtime=0)
+    return Layer(packed, Digest.of(packed), diff_id, kind)
 
 
 def random_member(path: str, size: int, seed: object) -> Member:

@@ -184,10 +184,12 @@ class Store:
 
     def put_blob(self, repository: str, data: bytes, *, digest: Digest | None = None) -> Digest:
         """Keep a blob and let ``repository`` serve it; ``digest`` may be a lie."""
-        digest = digest or Digest.of(data)
-        sink = self.sink()
-        sink.write(data)
-        sink.keep(digest)
+        claimed = digest
+        digest = claimed or Digest.of(data)
+        if claimed or self.blob(digest) is None:
+            sink = self.sink()
+            sink.write(data)
+            sink.keep(digest)
         self.repository(repository).link_blob(digest)
         return digest
 
