@@ -1,0 +1,186 @@
+"""Blob bodies: streamed as they arrive, checked to the last byte, resumed when they break.
+
+Invariant: whoever reads a stream to its end without an error has exactly the
+bytes of the digest, however often the connection broke in between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import httpx
+
+from conforma.errors import BadResponse, RegistryUnreachable, SizeMismatch, TooLarge
+from conforma.oci.attempts import Attempts
+from conforma.oci.digest import Digest, Hasher
+from conforma.oci.exchange import Exchange
+from conforma.oci.meter import Meter
+from conforma.oci.options import Lane
+from conforma.oci.reference import Reference
+from conforma.oci.sender import Ask
+
+# A reader resumes with Range; a server that starts over instead costs this much at most.
+_MOST_DISCARDED: Final = 8 * 1024 * 1024
+_FRUITLESS_REQUESTS: Final = 3
+_MOST_RESUMPTIONS: Final = 100
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+class BlobStream:
+    """One blob from ``offset`` on. Iterate once, then close. For one thread at a time.
+
+    ``size`` is the size of the whole blob, if known. When ``offset`` is 0 the
+    digest is checked; a reader that starts later checks it with the bytes it has.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        meter: Meter,
+        reference: Reference,
+        digest: Digest,
+        size: int | None,
+        offset: int = 0,
+        lane: Lane = "bulk",
+    ) -> None:
+        self._exchange = exchange
+        self._meter = meter
+        self._reference = reference
+        self._what = f"{reference.repository_name}@{digest}"
+        self._digest = digest
+        self._size = size
+        self._position = offset
+        self._hasher = Hasher(digest) if offset == 0 else None
+        self._lane: Lane = lane
+        self._may_discard = True
+        self._resumptions = 0
+        self._attempts: Attempts = exchange.attempts(None if offset == 0 else _FRUITLESS_REQUESTS)
+        self._response: httpx.Response | None = None
+        if size is None or offset < size:
+            self._response = self._open()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes. Raises ``RegistryError``, ``SizeMismatch`` or ``DigestMismatch``."""
+        started_at = self._position
+        try:
+            while self._response is not None:
+                yield from self._until_it_breaks(self._response)
+        finally:
+            self._meter.add(received_bytes=self._position - started_at)
+        if self._hasher is not None:
+            self._hasher.check(self._what)
+
+    def close(self) -> None:
+        """Give the connection back, or cut it if the body was not read to its end."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+
+    def _until_it_breaks(self, response: httpx.Response) -> Iterator[bytes]:
+        try:
+            for chunk in self._body(response):
+                if self._size is not None and self._position + len(chunk) > self._size:
+                    raise SizeMismatch(
+                        f"{self._what}: more bytes than the {self._size} that were declared"
+                    )
+                if self._hasher is not None:
+                    self._hasher.update(chunk)
+                self._position += len(chunk)
+                # Whatever happens next, this connection was worth its while.
+                self._attempts = self._exchange.attempts(_FRUITLESS_REQUESTS)
+                yield chunk
+        except httpx.TransportError as cause:
+            self._resume(cause)
+        else:
+            if self._size is None or self._position >= self._size:
+                self.close()
+            else:
+                # A server that speaks HTTP/1.0, or sends less than the range
+                # it was asked for, cannot say so in a better way.
+                self._resume(httpx.RemoteProtocolError("the body ended early"))
+
+    def _resume(self, cause: httpx.TransportError) -> None:
+        self.close()
+        error = self._exchange.explained(self._ask(), cause)
+        self._resumptions += 1
+        if self._resumptions > _MOST_RESUMPTIONS:
+            raise error from cause
+        self._attempts.failed(error, cause)
+        self._meter.add(resumed=1)
+        self._response = self._open()
+
+    def _ask(self) -> Ask:
+        resuming = self._position > 0
+        return Ask(
+            "GET",
+            self._reference,
+            f"blobs/{self._digest}",
+            {"Range": f"bytes={self._position}-"} if resuming else {},
+            expected=frozenset({200, 206} if resuming else {200}),
+            lane=self._lane,
+        )
+
+    def _open(self) -> httpx.Response:
+        response = self._exchange.respond(self._ask(), self._attempts)
+        try:
+            self._check_head(response)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _check_head(self, response: httpx.Response) -> None:
+        expected = None
+        if response.status_code == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+            if match is None or int(match[1]) != self._position:
+                raise BadResponse(
+                    f"{self._what}: asked for bytes from {self._position}, was offered "
+                    f"{response.headers.get('content-range', 'no range')[:100]!r}"
+                )
+            if match[3] != "*" and self._size is not None and int(match[3]) != self._size:
+                raise SizeMismatch(
+                    f"{self._what}: the registry has {match[3]} bytes where {self._size} were declared"
+                )
+            return
+        if self._position > 0:
+            if not self._may_discard or self._position > _MOST_DISCARDED:
+                raise RegistryUnreachable(
+                    f"{self._what}: broke off after {self._position} bytes, and the registry "
+                    "cannot continue from there",
+                    hint="try again",
+                )
+            self._may_discard = False
+        length = response.headers.get("content-length", "")
+        expected = int(length) if length.isascii() and length.isdigit() else None
+        if self._size is None:
+            self._size = expected
+        elif expected is not None and expected != self._size:
+            raise SizeMismatch(
+                f"{self._what}: the registry has {expected} bytes where {self._size} were declared"
+            )
+
+    def _body(self, response: httpx.Response) -> Iterator[bytes]:
+        """The chunks from the current position on, whichever way the server answered."""
+        surplus = self._position if response.status_code == 200 else 0
+        for chunk in response.iter_raw():
+            if surplus >= len(chunk):
+                surplus -= len(chunk)
+                continue
+            yield chunk[surplus:] if surplus else chunk
+            surplus = 0
+
+
+def read_all(stream: BlobStream, limit: int, what: str) -> bytes:
+    """Everything a stream has. Raises ``TooLarge`` beyond ``limit`` bytes, and what it raises."""
+    body = bytearray()
+    try:
+        for chunk in stream:
+            body += chunk
+            if len(body) > limit:
+                raise TooLarge(f"{what}: larger than the limit of {limit} bytes")
+    finally:
+        stream.close()
+    return bytes(body)

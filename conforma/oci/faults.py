@@ -1,0 +1,154 @@
+"""What went wrong, in words: statuses and broken connections as errors of ours.
+
+Every message names what was asked of whom, and no message holds a query
+string or a credential. Refusals are worded as go-containerregistry words them,
+because the report of the reference shows that text (validate-image.md 5.2).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from http import HTTPStatus
+from typing import Final
+
+import httpx
+
+from conforma.errors import (
+    AccessDenied,
+    BadResponse,
+    NotFound,
+    RateLimited,
+    RegistryError,
+    RegistryUnreachable,
+)
+from conforma.oci.reference import Reference
+
+LONGEST_ERROR_BODY: Final = 16 * 1024
+_SHOWN: Final = 500
+_CA_HINT: Final = (
+    "if the registry's certificate comes from a private authority, name it in SSL_CERT_FILE"
+)
+
+
+def shown_url(url: httpx.URL) -> str:
+    """A URL for messages: without user, password and query, where secrets travel."""
+    return str(url.copy_with(query=None, fragment=None, username=None, password=None))
+
+
+def is_throttled(status: int, body: bytes) -> bool:
+    """Whether a refusal means "too many requests", whatever its status."""
+    if status == 429:
+        return True
+    return status in (400, 403) and any(code == "TOOMANYREQUESTS" for code, _ in diagnostics(body))
+
+
+def refused(
+    method: str, url: httpx.URL, status: int, body: bytes, *, hint: str | None = None
+) -> RegistryError:
+    """The error for a status nobody wanted."""
+    message = f"{method} {shown_url(url)}: {_reason(method, status, body)}"
+    if is_throttled(status, body):
+        return RateLimited(message, hint="the registry limits requests; log in, or try later")
+    if status == 404:
+        return NotFound(message, hint=hint or "check registry, repository and tag for misspellings")
+    if status in (401, 403):
+        return AccessDenied(message, hint=hint)
+    if status == 408 or status >= 500:
+        return RegistryUnreachable(message, hint="the registry is in trouble; try again later")
+    return BadResponse(message, hint=hint)
+
+
+def _reason(method: str, status: int, body: bytes) -> str:
+    found = [f"{code}: {message}" if message else code for code, message in diagnostics(body)]
+    if len(found) > 1:
+        return f"multiple errors returned: {'; '.join(found)}"
+    if found:
+        return found[0]
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    reason = f"unexpected status code {status} {phrase}".rstrip()
+    if method == "HEAD":
+        return f"{reason} (HEAD responses have no body, use GET for details)"
+    text = _printable(body.decode("utf-8", "replace").strip())
+    return f"{reason}: {text}" if text else reason
+
+
+def diagnostics(body: bytes) -> list[tuple[str, str]]:
+    """Code and message of each error in a body (distribution specification, "Error Codes")."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return []
+    errors = document.get("errors") if isinstance(document, dict) else None
+    return [
+        (_printable(str(e["code"])), _printable(str(e.get("message") or "")))
+        for e in (errors if isinstance(errors, list) else [])
+        if isinstance(e, dict) and e.get("code")
+    ]
+
+
+def _printable(text: str) -> str:
+    cleaned = "".join(c if c.isprintable() else " " for c in text)
+    return cleaned if len(cleaned) <= _SHOWN else f"{cleaned[:_SHOWN]}…"
+
+
+def broken(
+    reference: Reference, method: str, url: httpx.URL, cause: httpx.TransportError
+) -> RegistryUnreachable:
+    """The error for a request that got no complete answer."""
+    where = f"{reference}: {method} {shown_url(url)}"
+    root = _root(cause)
+    if isinstance(root, ssl.SSLCertVerificationError):
+        detail = root.verify_message or str(root)
+        return RegistryUnreachable(
+            f"{where}: TLS: certificate of {url.host} not accepted: {detail}", hint=_CA_HINT
+        )
+    if isinstance(root, ssl.SSLError):
+        return RegistryUnreachable(
+            f"{where}: TLS: {root.reason or root}",
+            hint="does the registry speak TLS on this port? Name it as insecure if it does not",
+        )
+    if isinstance(root, socket.gaierror):
+        return RegistryUnreachable(
+            f"{where}: cannot find host {url.host}: {root.strerror}",
+            hint="check the registry's name and the network",
+        )
+    if isinstance(cause, httpx.ProxyError):
+        return RegistryUnreachable(f"{where}: the proxy refused: {cause}", hint="check HTTPS_PROXY")
+    if isinstance(cause, httpx.ConnectTimeout):
+        return RegistryUnreachable(f"{where}: no connection in time", hint="is it reachable?")
+    if isinstance(cause, httpx.TimeoutException):
+        return RegistryUnreachable(f"{where}: timed out: {cause}", hint="the registry hangs")
+    if isinstance(cause, httpx.ConnectError):
+        return RegistryUnreachable(
+            f"{where}: cannot connect: {cause}", hint="is the registry running and reachable?"
+        )
+    return RegistryUnreachable(
+        f"{where}: connection broke: {cause or type(cause).__name__}", hint="try again"
+    )
+
+
+def may_pass(cause: httpx.TransportError) -> bool:
+    """Whether the same request may succeed a little later."""
+    root = _root(cause)
+    if isinstance(root, socket.gaierror):
+        return root.errno == socket.EAI_AGAIN
+    if isinstance(root, ssl.SSLError):
+        return isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return not isinstance(cause, httpx.ProxyError | httpx.UnsupportedProtocol)
+
+
+def _root(cause: BaseException) -> BaseException:
+    """The first error of ssl or socket behind an error of httpx."""
+    current: BaseException | None = cause
+    for _ in range(10):
+        if current is None:
+            break
+        if isinstance(current, OSError):
+            return current
+        current = current.__cause__ or current.__context__
+    return cause

@@ -1,0 +1,76 @@
+"""Where a registry may send us: to storage back ends, not around our own network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Final
+
+import httpx
+
+from conforma.errors import BadResponse
+from conforma.oci.reference import Reference, is_loopback_host
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST: Final = 10
+
+
+def follow(
+    response: httpx.Response,
+    send: Callable[[httpx.URL], httpx.Response],
+    reference: Reference,
+    *,
+    plain: bool,
+) -> httpx.Response:
+    """The answer at the end of the redirects that start with ``response``.
+
+    ``plain`` allows targets without TLS. Raises ``BadResponse`` for a loop, a
+    missing or forbidden target.
+    """
+    hosts = [response.request.url.host]
+    for _ in range(_MOST):
+        target = _target(response, reference, plain=plain)
+        response.close()
+        hosts.append(target.host)
+        response = send(target)
+        if response.status_code not in REDIRECTS:
+            return response
+    response.close()
+    raise BadResponse(f"{reference}: more than {_MOST} redirects: {' -> '.join(hosts)}")
+
+
+def _target(response: httpx.Response, reference: Reference, *, plain: bool) -> httpx.URL:
+    location = response.headers.get("location")
+    if not location:
+        response.close()
+        raise BadResponse(f"{reference}: status {response.status_code} without a Location")
+    try:
+        target = response.request.url.join(location)
+    except (httpx.InvalidURL, ValueError) as cause:
+        response.close()
+        raise BadResponse(f"{reference}: redirect to something that is no URL") from cause
+    problem = None
+    if target.scheme == "http" and not plain:
+        problem = "without TLS"
+    elif target.scheme not in ("http", "https") or not target.host:
+        problem = f"to a {target.scheme[:20]!r} address"
+    elif is_internal(target.host) and not is_loopback_host(reference.registry):
+        problem = "to an address of this machine or its network equipment"
+    if problem is not None:
+        response.close()
+        raise BadResponse(
+            f"{reference}: refusing to follow a redirect {problem} (host {target.host[:200]!r})",
+            hint="the registry, or something between it and us, is misconfigured",
+        )
+    return target
+
+
+def is_internal(host: str) -> bool:
+    """Whether ``host`` is this machine or a link-local address (cloud metadata services)."""
+    if is_loopback_host(f"[{host}]" if ":" in host else host):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_link_local or address.is_unspecified
