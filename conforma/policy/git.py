@@ -1,0 +1,340 @@
+"""Git repositories as sources: the tree of one commit, and that commit's name.
+
+Git itself does the work, as a child without a shell, without prompts and with
+an environment of our making. What it fetches is untrusted: references cannot
+become options, hooks, filters and submodules do not run, and links that leave
+the repository are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from conforma.cancellation import Cancellation
+from conforma.errors import InputError, PolicyError, SourceUnavailable
+from conforma.oci.retry import RetryPolicy
+from conforma.policy.files import TreeCopy
+from conforma.policy.source_url import without_secrets
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ABBREVIATED: Final = re.compile(r"[0-9a-f]{4,64}")
+# The characters git-check-ref-format(1) allows, and no leading dash or dot.
+_REF: Final = re.compile(r"(?![-./])(?!.*(?:\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+")
+# Settings people make for their machine, not for one repository.
+_KEPT: Final = re.compile(
+    r"GIT_SSL_(?:CAINFO|CAPATH|CERT|KEY)|GIT_SSH(?:_COMMAND)?|GIT_HTTP_USER_AGENT"
+    r"|GIT_CONFIG_(?:NOSYSTEM|GLOBAL|SYSTEM|COUNT|KEY_\d+|VALUE_\d+)"
+)
+_SETTINGS: Final = (
+    "protocol.allow=never",
+    "protocol.https.allow=always",
+    "protocol.ssh.allow=always",
+    "protocol.file.allow=always",
+    "http.followRedirects=initial",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.autocrlf=false",
+    "core.symlinks=true",
+    "core.attributesFile=/dev/null",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "gc.auto=0",
+    "advice.detachedHead=false",
+)
+_ABSENT: Final = re.compile(
+    r"not found|does not exist|does not appear to be a git repository|No such file", re.IGNORECASE
+)
+_DENIED: Final = re.compile(
+    r"could not read (?:Username|Password)|Authentication failed|terminal prompts disabled"
+    r"|Permission denied|error: 40[13]|invalid credentials",
+    re.IGNORECASE,
+)
+_UNTRUSTED: Final = re.compile(r"certificate|SSL|TLS", re.IGNORECASE)
+_UNADVERTISED: Final = re.compile(r"not our ref|unadvertised object")
+_TRANSIENT: Final = re.compile(
+    r"error: (?:408|429|5\d\d)|timed out|Connection (?:refused|reset)|Empty reply|early EOF"
+    r"|unexpected disconnect|Could not resolve host|Failed to connect|Recv failure",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git source taken apart (section 3.2). ``ref`` and ``subdirectory`` may be empty."""
+
+    url: str
+    ref: str = ""
+    subdirectory: str = ""
+
+    @classmethod
+    def parse(cls, source: str) -> Repository:
+        """Take a source URL apart. Raises ``InputError`` for one that cannot be used."""
+        text = source
+        if text.startswith("git@"):
+            text = "https://" + text.removeprefix("git@").replace(":", "/", 1)
+        for prefix in ("git://", "git::", "https://", "file://", "file::"):
+            text = text.removeprefix(prefix)
+        path, _, query = text.partition("?")
+        scheme = ""
+        if path.startswith("ssh://"):
+            scheme, path = "ssh://", path.removeprefix("ssh://")
+        local = not scheme and path.startswith(("/", "./", "../", "~/"))
+        path, _, subdirectory = path.partition("//")
+        values = dict(parse_qsl(query, keep_blank_values=True))
+        ref, _, inner = values.get("ref", "").partition("//")
+        depth, _, innermost = values.get("depth", "").partition("//")
+        subdirectory = unquote(subdirectory or inner or innermost)
+        if depth and not depth.isdecimal():
+            raise InputError(f"{without_secrets(source)}: failed to parse depth: {depth!r}")
+        if ref and not _REF.fullmatch(ref):
+            raise InputError(
+                f"error resolving ref: {ref!r} of {without_secrets(source)} is no branch, tag or commit"
+            )
+        if ".." in PurePosixPath(subdirectory).parts or "\0" in subdirectory:
+            raise InputError(f"path {subdirectory} does not exist in the repository")
+        if not path or "\0" in path or path.startswith("-"):
+            raise InputError(f"{without_secrets(source)}: no repository is named")
+        if local:
+            url = f"file://{Path(path).expanduser().absolute()}"
+        else:
+            suffix = "" if path.endswith(".git") else ".git"
+            url = f"{scheme or 'https://'}{path.rstrip('/')}{suffix}"
+        return cls(url, ref, subdirectory)
+
+
+class Git:
+    """Fetches repositories. Thread safe."""
+
+    def __init__(
+        self,
+        cancellation: Cancellation,
+        retry: RetryPolicy | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._cancellation = cancellation
+        self._retry = retry or RetryPolicy()
+        self._environment = child_environment(os.environ if environment is None else environment)
+
+    def fetch(self, source: str, destination: Path, scratch: Path) -> str:
+        """Put the tree that ``source`` names into ``destination``; returns its commit.
+
+        ``scratch`` is a directory that does not exist yet, on the same file
+        system; the caller removes it. Raises ``PolicyError`` for what the
+        server says is not there, ``UnsafeArchive`` for links that leave the
+        repository, ``SourceUnavailable`` if the server could not be asked.
+        """
+        wanted = Repository.parse(source)
+        git_dir, tree = scratch / "git", scratch / "tree"
+        tree.mkdir(parents=True)
+        self._run(["init", "--quiet", "--bare", "--template=", "--", str(git_dir)])
+        # This file outranks .gitattributes, which could otherwise have content
+        # rewritten on its way to the disk.
+        (git_dir / "info").mkdir(exist_ok=True)
+        (git_dir / "info" / "attributes").write_text(
+            "* -text -eol -crlf -filter -ident -working-tree-encoding\n", encoding="ascii"
+        )
+        commit = self._commit(wanted, git_dir)
+        self._run(["checkout", "--quiet", "--force", commit, "--", "."], git_dir, tree)
+        chosen = tree / wanted.subdirectory
+        if not chosen.is_dir() or not chosen.resolve().is_relative_to(tree.resolve()):
+            raise PolicyError(
+                f"path {wanted.subdirectory} does not exist in the repository",
+                hint=f"{without_secrets(source)} was read at commit {commit}",
+            )
+        TreeCopy(self._cancellation, inside=tree).run(chosen, destination)
+        return commit
+
+    def _commit(self, wanted: Repository, git_dir: Path) -> str:
+        """Fetch what is wanted, as little as the server allows; returns the commit."""
+        if _COMMIT.fullmatch(wanted.ref):
+            return self._by_name(wanted, git_dir)
+        listed = self._ask(["ls-remote", "--quiet", "--", wanted.url], git_dir, wanted)
+        refs = {
+            name: value for value, _, name in (li.partition("\t") for li in listed.splitlines())
+        }
+        if not refs:
+            raise PolicyError(f"error cloning repository: {without_secrets(wanted.url)} is empty")
+        ref = wanted.ref or "HEAD"
+        # A short name is a tag before it is a branch.
+        candidates = (f"refs/tags/{ref}", f"refs/heads/{ref}", ref)
+        name = next((name for name in candidates if name in refs), None)
+        if name is not None:
+            self._fetch(wanted, git_dir, [name])
+            return self._revision("FETCH_HEAD", git_dir, wanted)
+        if not _ABBREVIATED.fullmatch(wanted.ref):
+            raise _no_such_ref(wanted)
+        return self._by_name(wanted, git_dir)
+
+    def _by_name(self, wanted: Repository, git_dir: Path) -> str:
+        if _COMMIT.fullmatch(wanted.ref):
+            try:
+                self._fetch(wanted, git_dir, [wanted.ref])
+            except SourceUnavailable as cause:
+                # Some servers hand out commits only by way of branches and tags.
+                if not _UNADVERTISED.search(cause.message):
+                    raise
+            else:
+                return self._revision(wanted.ref, git_dir, wanted)
+        everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+        self._fetch(wanted, git_dir, everything, shallow=False)
+        return self._revision(wanted.ref, git_dir, wanted)
+
+    def _fetch(
+        self, wanted: Repository, git_dir: Path, what: Sequence[str], *, shallow: bool = True
+    ) -> None:
+        command = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]
+        if shallow:
+            try:
+                self._ask([*command, "--depth=1", "--", wanted.url, *what], git_dir, wanted)
+            except SourceUnavailable as cause:
+                if "does not support shallow" not in cause.message:
+                    raise
+            else:
+                return
+        self._ask([*command, "--", wanted.url, *what], git_dir, wanted)
+
+    def _revision(self, name: str, git_dir: Path, wanted: Repository) -> str:
+        status, out, _ = self._git(
+            ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"], git_dir
+        )
+        if status != 0:
+            raise _no_such_ref(wanted)
+        return out.strip()
+
+    def _ask(self, arguments: Sequence[str], git_dir: Path, wanted: Repository) -> str:
+        """Run a command that talks to the server, again if the failure may pass."""
+        failures = 0
+        while True:
+            status, out, error = self._git(arguments, git_dir)
+            if status == 0:
+                return out
+            failures += 1
+            transient = _TRANSIENT.search(error) is not None
+            if not transient or failures >= self._retry.attempts(throttled="429" in error):
+                raise _explained(error, wanted)
+            self._cancellation.wait(self._retry.pause(failures))
+
+    def _run(
+        self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None
+    ) -> None:
+        status, _, error = self._git(arguments, git_dir, tree)
+        if status != 0:
+            raise SourceUnavailable(f"error cloning repository: git {arguments[0]}: {_last(error)}")
+
+    def _git(
+        self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None
+    ) -> tuple[int, str, str]:
+        """Run git to its end; returns exit status, output and error text."""
+        self._cancellation.raise_if_cancelled()
+        command = ["git", *(word for setting in _SETTINGS for word in ("-c", setting))]
+        if git_dir is not None:
+            command += ["--git-dir", str(git_dir)]
+        if tree is not None:
+            command += ["--work-tree", str(tree)]
+        try:
+            child = subprocess.Popen(  # noqa: S603 - no shell, options end before any outside text
+                [*command, *arguments],
+                cwd=tree,
+                env=dict(self._environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+        except FileNotFoundError as cause:
+            raise SourceUnavailable(
+                "error cloning repository: git is not installed",
+                hint="install git, or use an OCI or https source",
+            ) from cause
+        # The group, since git leaves the network to helpers of its own.
+        forget = self._cancellation.on_cancel(lambda: _end_group(child))
+        try:
+            out, error = child.communicate()
+        except BaseException:
+            _end_group(child)
+            child.communicate()
+            raise
+        finally:
+            forget()
+        self._cancellation.raise_if_cancelled()
+        return child.returncode, out, error
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What git sees of our environment: nothing that redirects, traces or asks."""
+    result = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("GIT_") or _KEPT.fullmatch(name)
+    }
+    result |= {
+        "LC_ALL": "C",
+        "LANGUAGE": "",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "SSH_ASKPASS": "",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GCM_INTERACTIVE": "never",
+    }
+    if "GIT_SSH" not in result:
+        result.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+    if environment.get("GIT_SSL_NO_VERIFY") == "true":
+        result["GIT_SSL_NO_VERIFY"] = "true"
+    for ours, gits in (("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")):
+        if environment.get(ours):
+            result[gits] = environment[ours]
+    return result
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _no_such_ref(wanted: Repository) -> PolicyError:
+    return PolicyError(
+        "error resolving ref: reference not found",
+        hint=f"{without_secrets(wanted.url)} has no tag, branch or commit {wanted.ref!r}",
+    )
+
+
+def _explained(error: str, wanted: Repository) -> PolicyError:
+    url = without_secrets(wanted.url)
+    reason = _last(error).replace(wanted.url, url)
+    message = f"error cloning repository: {url}: {reason}"
+    if "find remote ref" in error:
+        return _no_such_ref(wanted)
+    if _DENIED.search(error):
+        return SourceUnavailable(
+            message, hint="the repository does not exist or needs credentials git can find"
+        )
+    if "Could not resolve host" in error:
+        return SourceUnavailable(message, hint="check the host name and the network")
+    if _ABSENT.search(error):
+        return PolicyError(message, hint="check the address of the repository")
+    if _UNTRUSTED.search(reason):
+        return SourceUnavailable(
+            message, hint="SSL_CERT_FILE names the certificate authorities to believe"
+        )
+    return SourceUnavailable(message)
+
+
+def _last(error: str) -> str:
+    """The line of git's complaint that says what is wrong."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:]
+    text = "; ".join(dict.fromkeys(said)) or "no reason given"
+    return "".join(char if char.isprintable() else "?" for char in without_secrets(text))[:500]

@@ -1,0 +1,198 @@
+"""Sources of rules, data and configurations: each distinct URL is fetched once per run.
+
+What was fetched lies in one temporary directory until the run ends, as plain
+files and directories without links.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from conforma.cancellation import Cancellation
+from conforma.errors import PolicyError, SourceUnavailable
+from conforma.oci.retry import RetryPolicy
+from conforma.policy.archive import is_archive, unpack
+from conforma.policy.artifact import Artifacts
+from conforma.policy.files import TreeCopy, link_tree
+from conforma.policy.git import Git
+from conforma.policy.http import Http
+from conforma.policy.source_url import (
+    Kind,
+    directory_name,
+    kind_of,
+    pinned,
+    refuse_insecure,
+    without_secrets,
+)
+
+if TYPE_CHECKING:
+    from conforma.oci.registry import Registry
+
+log = logging.getLogger("conforma.policy")
+
+_AT_ONCE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedSource:
+    """The content of one source: its directory, and its URL pinned to that content."""
+
+    url: str
+    path: Path
+    pinned: str
+
+
+class Sources:
+    """Fetches sources. Thread safe; a context manager that removes everything at its end.
+
+    ``registry`` is asked for only when an OCI source turns up. The directory
+    stays if the environment variable ``EC_DEBUG`` is set.
+    """
+
+    def __init__(
+        self,
+        registry: Callable[[], Registry],
+        cancellation: Cancellation,
+        *,
+        retry: RetryPolicy | None = None,
+        user_agent: str = "conforma",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._cancellation = cancellation
+        self._environment = os.environ if environment is None else environment
+        self._git = Git(cancellation, retry, self._environment)
+        self._http = Http(cancellation, retry, user_agent, self._environment)
+        self._lock = threading.Lock()
+        self._fetched: dict[str, Future[FetchedSource]] = {}
+        self._directory: Path | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything fetched."""
+        with self._lock:
+            directory, self._directory = self._directory, None
+            self._fetched.clear()
+        if directory is not None and not self._environment.get("EC_DEBUG"):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    @property
+    def directory(self) -> Path:
+        """The temporary directory of the run, made when first asked for."""
+        with self._lock:
+            if self._directory is None:
+                try:
+                    self._directory = Path(tempfile.mkdtemp(prefix="ec-work-"))
+                except OSError as cause:
+                    raise SourceUnavailable(
+                        f"cannot make a directory to work in: {cause}",
+                        hint="TMPDIR names the place for temporary files",
+                    ) from cause
+            return self._directory
+
+    def fetch(self, url: str) -> FetchedSource:
+        """The content of ``url``, fetched now unless it was already, by whichever thread.
+
+        Raises ``InputError`` for a URL of no known kind, ``PolicyError`` for
+        content that is not there or cannot be used, ``SourceUnavailable`` and
+        ``RegistryError`` for what could not be learnt, ``IntegrityError`` for
+        content that is not safe.
+        """
+        with self._lock:
+            future = self._fetched.get(url)
+            if mine := future is None:
+                future = self._fetched[url] = Future()
+        if mine:
+            try:
+                future.set_result(self._fetch(url))
+            except BaseException as cause:
+                future.set_exception(cause)
+        return future.result()
+
+    def fetch_all(self, urls: Iterable[str]) -> dict[str, FetchedSource]:
+        """Fetch several sources at once. Of several failures the first in order is raised."""
+        wanted = tuple(dict.fromkeys(urls))
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="source") as pool:
+            futures = {url: pool.submit(self.fetch, url) for url in wanted}
+            try:
+                return {url: future.result() for url, future in futures.items()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def place(self, url: str, destination: Path) -> FetchedSource:
+        """Fetch ``url`` and put its content into the directory ``destination`` as well."""
+        fetched = self.fetch(url)
+        try:
+            link_tree(fetched.path, destination)
+        except (OSError, shutil.Error) as cause:
+            raise SourceUnavailable(f"cannot write below {destination}: {cause}") from cause
+        return FetchedSource(url, destination, fetched.pinned)
+
+    def _fetch(self, url: str) -> FetchedSource:
+        self._cancellation.raise_if_cancelled()
+        refuse_insecure(url)
+        kind = kind_of(url)
+        name = directory_name(url)
+        destination = self.directory / "sources" / name
+        scratch = self.directory / "scratch" / name
+        log.debug("Downloading %s to %s", without_secrets(url), destination)
+        try:
+            revision = self._fetch_kind(kind, url, destination, scratch)
+        except OSError as cause:
+            raise SourceUnavailable(f"{without_secrets(url)}: {cause}") from cause
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return FetchedSource(url, destination, pinned(kind, url, revision))
+
+    def _fetch_kind(self, kind: Kind, url: str, destination: Path, scratch: Path) -> str:
+        """Fill ``destination``; returns the commit or digest, ``""`` for other kinds."""
+        if kind == "git":
+            return self._git.fetch(url, destination, scratch)
+        if kind == "oci":
+            return Artifacts(self._registry(), self._cancellation).fetch(url, destination)
+        if kind == "http":
+            self._http.fetch(url, destination)
+        else:
+            self._copy(url, destination)
+        return ""
+
+    def _copy(self, url: str, destination: Path) -> None:
+        source = Path(url.removeprefix("file://").removeprefix("file::")).expanduser()
+        try:
+            mode = source.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as cause:
+            raise PolicyError(
+                f"source file does not exist: stat {source}: no such file or directory"
+            ) from cause
+        if stat.S_ISDIR(mode):
+            TreeCopy(self._cancellation).run(source, destination)
+        elif not stat.S_ISREG(mode):
+            raise PolicyError(f"{source} is neither a directory nor a regular file")
+        elif is_archive(source.name):
+            unpack(source, destination, self._cancellation)
+        else:
+            # The Go tool stores a single file where its loaders never look.
+            destination.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, destination / source.name)
