@@ -7,6 +7,7 @@ Path building and signature checks are those of ``cryptography``.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -49,6 +50,11 @@ _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE---
 _MAX_CHAIN: Final = 20
 
 
+# Some private authorities write country names of other lengths than two
+# letters. That is no reason to talk to the user's terminal.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
+
+
 class SigningCertificate:
     """A leaf certificate with the parts that matter for trust and for the report."""
 
@@ -82,6 +88,8 @@ class SigningCertificate:
         """Read one certificate, PEM text or DER. Raises ``BadEvidence``."""
         if isinstance(data, str):
             certificates = parse_chain(data)
+            if _PEM.sub("", data).strip():
+                raise BadEvidence("malformed certificate: text beside the PEM block")
             if len(certificates) != 1:
                 raise BadEvidence(f"expected one certificate, found {len(certificates)}")
             return cls(certificates[0])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -54,46 +53,27 @@ class Attached:
 
 
 class EvidenceReader:
-    """Reads what is attached to images; each image once, however many ask."""
+    """Reads what is attached to images. The registry client remembers what was read."""
 
     def __init__(self, registry: Registry, environ: Mapping[str, str] = os.environ) -> None:
         self._registry = registry
         self._limit = attachment_limit(environ)
-        self._found: dict[tuple[str, str, Digest], tuple[Attached, ...]] = {}
-        self._turns: dict[tuple[str, str, Digest], threading.Lock] = {}
-        self._lock = threading.Lock()
 
     def signatures(self, image: Reference) -> tuple[Attached, ...]:
         """The layers under the ``.sig`` tag; empty if the tag does not exist."""
-        return self._once("sig", image, lambda: self._tagged(image, "signature", "sig"))
+        return self._tagged(image, "signature", "sig")
 
     def attestations(self, image: Reference) -> tuple[Attached, ...]:
         """The layers under the ``.att`` tag; empty if the tag does not exist."""
-        return self._once("att", image, lambda: self._tagged(image, "attestation", "att"))
+        return self._tagged(image, "attestation", "att")
 
     def bundles(self, image: Reference) -> tuple[Attached, ...]:
         """The Sigstore bundles among the image's referrers."""
-        return self._once("bundle", image, lambda: self._referring(image, _may_be_bundle))
+        return self._referring(image, _may_be_bundle)
 
     def bare(self, image: Reference, media_type: str) -> tuple[Attached, ...]:
         """Referrers that are a single signature or envelope, as cosign v2 could attach them."""
-        return self._once(
-            media_type,
-            image,
-            lambda: self._referring(image, lambda found: found.artifact_type == media_type),
-        )
-
-    def _once(
-        self, what: str, image: Reference, read: Callable[[], tuple[Attached, ...]]
-    ) -> tuple[Attached, ...]:
-        # Keyed by digest, never by tag; a failure is not remembered.
-        key = (what, image.repository_name, digest_of(image))
-        with self._lock:
-            turn = self._turns.setdefault(key, threading.Lock())
-        with turn:
-            if key not in self._found:
-                self._found[key] = read()
-            return self._found[key]
+        return self._referring(image, lambda found: found.artifact_type == media_type)
 
     def _tagged(self, image: Reference, kind: Kind, suffix: str) -> tuple[Attached, ...]:
         digest = digest_of(image)

@@ -71,6 +71,11 @@ class PublicKey:
             return cls(text)
         return cls(_text_of(_read(text, fetch, secrets, environ), text))
 
+    @property
+    def keys(self) -> tuple[AnyKey, ...]:
+        """The keys themselves, as ``cryptography`` has them."""
+        return self._keys
+
     def verify(self, signature: bytes, data: bytes) -> None:
         """Return if one of the keys made ``signature`` over ``data``.
 

@@ -83,6 +83,8 @@ def check_checkpoint(
     if root != proof.root_hash:
         raise NotInLog("checkpoint: is about another root hash")
     for match in signatures:
+        if not f"{lines[0]} ".startswith(f"{match['name']} "):
+            continue
         value = _signature_bytes(match["value"])
         if value[:4] != key_hint[:4]:
             continue

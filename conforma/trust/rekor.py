@@ -7,9 +7,11 @@ request is made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from conforma.errors import BadEvidence, NotInLog, SignatureMismatch
 from conforma.oci.digest import Digest
@@ -18,6 +20,10 @@ from conforma.trust.merkle import check_checkpoint, check_inclusion
 from conforma.trust.rekor_entry import EntryBody, LogEntry
 from conforma.trust.root import LogKey, TrustRoot
 from conforma.trust.strict_json import decode_base64
+
+_PEM: Final = re.compile(
+    r"\s*-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n(?P<body>[^-]*)-----END (?P=kind)-----\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +134,11 @@ def _check_signer(body: EntryBody, signer: Signer) -> None:
 
 
 def _der(key: bytes) -> bytes:
-    """DER of the first PEM block, or the bytes themselves."""
-    text = key.decode("latin-1").strip()
-    if not text.startswith("-----BEGIN "):
+    """DER of the one PEM block in ``key``, or the bytes themselves."""
+    block = _PEM.fullmatch(key.decode("latin-1"))
+    if block is None:
         return key
-    lines = text.replace("\r", "").split("\n")
-    end = next((i for i, line in enumerate(lines) if line.startswith("-----END ")), 0)
     try:
-        return decode_base64("".join(lines[1:end]))
+        return decode_base64(block["body"])
     except ValueError:
-        return b""
+        return key

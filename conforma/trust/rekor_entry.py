@@ -8,6 +8,7 @@ cosign's annotation and the ``tlogEntries`` of a Sigstore bundle.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from conforma.trust.strict_json import decode_base64, encode_base64, load_json
 
 _MAX_PROOF_HASHES: Final = 64
 _SAFE_INTEGER: Final = 2**53
+_LOG_ID: Final = re.compile("(?:[0-9a-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,12 @@ class LogEntry:
         what = "malformed Rekor bundle annotation"
         document = _object(load_json(text.encode("utf-8", "surrogatepass"), what), what)
         payload = _object(document.get("Payload"), what)
-        try:
-            log_id = bytes.fromhex(_text(payload.get("logID"), what))
-        except ValueError as cause:
-            raise BadEvidence(f"{what}: logID is not hexadecimal") from cause
+        log_id = _text(payload.get("logID"), what)
+        if not _LOG_ID.fullmatch(log_id):
+            raise BadEvidence(f"{what}: logID is not lower-case hexadecimal")
         return cls(
             _bytes(payload.get("body"), what),
-            log_id,
+            bytes.fromhex(log_id),
             _integer(payload.get("logIndex"), what),
             _integer(payload.get("integratedTime"), what),
             _bytes(document.get("SignedEntryTimestamp"), what),

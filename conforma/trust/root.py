@@ -55,9 +55,6 @@ class Authority:
     validity: Validity = Validity()
 
 
-_NO_LOGS: Final[Mapping[bytes, LogKey]] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
     """All trusted material of a run.
@@ -66,8 +63,8 @@ class TrustRoot:
     SCTs are checked and how errors are worded.
     """
 
-    logs: Mapping[bytes, LogKey] = field(default=_NO_LOGS)
-    ct_logs: Mapping[bytes, LogKey] = field(default=_NO_LOGS)
+    logs: Mapping[bytes, LogKey] = field(default_factory=dict)
+    ct_logs: Mapping[bytes, LogKey] = field(default_factory=dict)
     authorities: tuple[Authority, ...] = ()
     timestamp_authorities: tuple[Authority, ...] = ()
     individual: bool = False

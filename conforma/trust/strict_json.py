@@ -62,14 +62,18 @@ def decode_base64(text: str) -> bytes:
     """The bytes of standard base64; line breaks are ignored.
 
     Raises ``ValueError`` worded as Go's ``encoding/base64`` does, with the
-    offset of the offending byte.
+    offset of the offending byte, and, unlike Go, also where the last character
+    has bits that mean nothing: two texts must not be one signature.
     """
     raw = text.encode("utf-8", "surrogatepass")
     bare = raw.translate(None, b"\r\n")
     try:
-        return binascii.a2b_base64(bare, strict_mode=True)
+        data = binascii.a2b_base64(bare, strict_mode=True)
     except binascii.Error:
         raise ValueError(f"illegal base64 data at input byte {_base64_fault(raw)}") from None
+    if binascii.b2a_base64(data, newline=False) != bare:
+        raise ValueError(f"illegal base64 data at input byte {len(raw.rstrip(b'=')) - 1}")
+    return data
 
 
 def encode_base64(data: bytes) -> str:

@@ -1,0 +1,201 @@
+"""A transparency log with a real, growing Merkle tree: Rekor v1 promises, v2 checkpoints."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from acceptance.private_sigstore.fulcio import spki
+
+
+def b64(data: bytes) -> str:
+    """Standard base64."""
+    return base64.b64encode(data).decode()
+
+
+def canonical(document: Any) -> bytes:
+    """RFC 8785 for documents of strings and small integers."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def tree_root(leaves: list[bytes]) -> bytes:
+    """The Merkle tree hash of RFC 6962 2.1."""
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\0" + leaves[0]).digest()
+    split = _split(len(leaves))
+    return hashlib.sha256(b"\1" + tree_root(leaves[:split]) + tree_root(leaves[split:])).digest()
+
+
+def tree_path(index: int, leaves: list[bytes]) -> list[bytes]:
+    """The audit path of RFC 6962 2.1.1."""
+    if len(leaves) == 1:
+        return []
+    split = _split(len(leaves))
+    if index < split:
+        return [*tree_path(index, leaves[:split]), tree_root(leaves[split:])]
+    return [*tree_path(index - split, leaves[split:]), tree_root(leaves[:split])]
+
+
+def _split(count: int) -> int:
+    return 1 << ((count - 1).bit_length() - 1)
+
+
+@dataclass
+class Rekor:
+    """The log. ``shift`` is the difference of global and tree index, as after sharding."""
+
+    origin: str = "rekor.private.test"
+    shift: int = 1000
+    leaves: list[bytes] = field(default_factory=lambda: [b"first", b"second", b"third"])
+
+    def __post_init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+
+    @property
+    def log_id(self) -> bytes:
+        """SHA-256 of the log's key."""
+        return hashlib.sha256(spki(self.key)).digest()
+
+    def add(self, body: dict[str, Any], *, at: int | None = None) -> Entry:
+        """Append an entry; the tree grows by it and one more."""
+        raw = canonical(body)
+        self.leaves.append(raw)
+        index = len(self.leaves) - 1
+        self.leaves.append(b"a later entry")
+        return Entry(self, raw, index, int(time.time()) if at is None else at)
+
+    def sign(self, data: bytes) -> bytes:
+        """ECDSA with SHA-256."""
+        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    def checkpoint(self, leaves: list[bytes]) -> str:
+        """A signed note about the tree of ``leaves``."""
+        note = f"{self.origin}\n{len(leaves)}\n{b64(tree_root(leaves))}\n"
+        signature = self.log_id[:4] + self.sign(note.encode())
+        return f"{note}\n\u2014 {self.origin} {b64(signature)}\n"
+
+
+@dataclass
+class Entry:
+    """One entry in its three spellings."""
+
+    log: Rekor
+    body: bytes
+    index: int
+    time: int
+
+    def payload(self) -> dict[str, Any]:
+        """What the signed entry timestamp signs."""
+        return {
+            "body": b64(self.body),
+            "integratedTime": self.time,
+            "logIndex": self.index + self.log.shift,
+            "logID": self.log.log_id.hex(),
+        }
+
+    def promise(self) -> bytes:
+        """The signed entry timestamp."""
+        return self.log.sign(canonical(self.payload()))
+
+    def annotation(self) -> dict[str, Any]:
+        """The ``dev.sigstore.cosign/bundle`` annotation."""
+        return {"SignedEntryTimestamp": b64(self.promise()), "Payload": self.payload()}
+
+    def bundled(self, *, promise: bool = True, proof: bool = True) -> dict[str, Any]:
+        """A ``TransparencyLogEntry`` of a Sigstore bundle."""
+        parsed = json.loads(self.body)
+        entry: dict[str, Any] = {
+            "logIndex": str(self.index + self.log.shift),
+            "logId": {"keyId": b64(self.log.log_id)},
+            "kindVersion": {"kind": parsed["kind"], "version": parsed["apiVersion"]},
+            "canonicalizedBody": b64(self.body),
+        }
+        if promise:
+            entry["integratedTime"] = str(self.time)
+            entry["inclusionPromise"] = {"signedEntryTimestamp": b64(self.promise())}
+        if proof:
+            leaves = self.log.leaves
+            entry["inclusionProof"] = {
+                "logIndex": str(self.index),
+                "treeSize": str(len(leaves)),
+                "rootHash": b64(tree_root(leaves)),
+                "hashes": [b64(item) for item in tree_path(self.index, leaves)],
+                "checkpoint": {"envelope": self.log.checkpoint(leaves)},
+            }
+        return entry
+
+
+def hashedrekord(data: bytes, signature: bytes, pem: str) -> dict[str, Any]:
+    """The body for a signature over ``data``."""
+    return {
+        "apiVersion": "0.0.1",
+        "kind": "hashedrekord",
+        "spec": {
+            "data": {"hash": {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()}},
+            "signature": {"content": b64(signature), "publicKey": {"content": b64(pem.encode())}},
+        },
+    }
+
+
+def dsse(envelope: bytes, payload: bytes, signature: bytes, pem: str) -> dict[str, Any]:
+    """The body for a DSSE envelope."""
+
+    def digest(data: bytes) -> dict[str, str]:
+        return {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()}
+
+    return {
+        "apiVersion": "0.0.1",
+        "kind": "dsse",
+        "spec": {
+            "envelopeHash": digest(envelope),
+            "payloadHash": digest(payload),
+            "signatures": [{"signature": b64(signature), "verifier": b64(pem.encode())}],
+        },
+    }
+
+
+def intoto(envelope: bytes, signature: bytes, pem: str) -> dict[str, Any]:
+    """The body that cosign v2 logs for an attestation (intoto 0.0.2)."""
+    digest = {"algorithm": "sha256", "value": hashlib.sha256(envelope).hexdigest()}
+    signed = {"publicKey": b64(pem.encode()), "sig": b64(b64(signature).encode())}
+    return {
+        "apiVersion": "0.0.2",
+        "kind": "intoto",
+        "spec": {
+            "content": {
+                "envelope": {
+                    "payloadType": "application/vnd.in-toto+json",
+                    "signatures": [signed],
+                },
+                "hash": digest,
+                "payloadHash": digest,
+            }
+        },
+    }
+
+
+def hashedrekord_v2(data: bytes, signature: bytes, certificate: bytes) -> dict[str, Any]:
+    """The body of Rekor v2; for DSSE ``data`` is the pre-authentication encoding."""
+    return {
+        "apiVersion": "0.0.2",
+        "kind": "hashedrekord",
+        "spec": {
+            "hashedRekordV002": {
+                "data": {"algorithm": "SHA2_256", "digest": b64(hashlib.sha256(data).digest())},
+                "signature": {
+                    "content": b64(signature),
+                    "verifier": {
+                        "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                        "x509Certificate": {"rawBytes": b64(certificate)},
+                    },
+                },
+            }
+        },
+    }

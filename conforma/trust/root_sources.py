@@ -1,0 +1,97 @@
+"""Where the trusted material of a run comes from: files, environment, TUF.
+
+Source: signatures.md 4.3 and 13.15. One trusted root is built: what the
+``SIGSTORE_*`` variables name is taken from there, only what is needed and
+not named comes from TUF, so that a log key alone suffices for key mode
+without any network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from conforma.errors import BadEvidence, InputError
+from conforma.trust.certificate import parse_chain
+from conforma.trust.keys import PublicKey
+from conforma.trust.root import Authority, LogKey, TrustRoot, by_id, log_key
+from conforma.trust.trust_policy import TrustPolicy
+from conforma.trust.tuf_client import Repository
+
+_T = TypeVar("_T")
+ROOT_FILE: Final = "SIGSTORE_ROOT_FILE"
+CT_KEY: Final = "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE"
+REKOR_KEY: Final = "SIGSTORE_REKOR_PUBLIC_KEY"
+TSA_FILE: Final = "SIGSTORE_TSA_CERTIFICATE_FILE"
+#: A ``trusted_root.json`` of one's own; ours, because the reference has no such thing.
+TRUSTED_ROOT_FILE: Final = "CONFORMA_TRUSTED_ROOT"
+_MAX_BYTES: Final = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RootSource:
+    """How to obtain the trust root for a policy; calling it does."""
+
+    policy: TrustPolicy
+    environ: Mapping[str, str]
+    offline: bool = False
+
+    def __call__(self) -> TrustRoot:
+        """Everything ``policy`` needs, or ``InputError`` or ``TrustRootUnavailable``."""
+        if path := self.environ.get(TRUSTED_ROOT_FILE):
+            return TrustRoot.parse(_read(path), path)
+        named = {
+            name for name in (ROOT_FILE, CT_KEY, REKOR_KEY, TSA_FILE) if self.environ.get(name)
+        }
+        needed = set() if self.policy.ignore_rekor else {REKOR_KEY}
+        if self.policy.public_key is None:
+            needed |= {ROOT_FILE, CT_KEY}
+        root = TrustRoot() if needed <= named else self._from_tuf()
+        return self._overridden(root, named) if named else root
+
+    def _from_tuf(self) -> TrustRoot:
+        repository = Repository.from_environment(self.environ)
+        return TrustRoot.parse(repository.target(offline=self.offline), repository.mirror)
+
+    def _overridden(self, root: TrustRoot, named: set[str]) -> TrustRoot:
+        root = replace(root, individual=True)
+        if REKOR_KEY in named:
+            root = replace(root, logs=self._log_keys(REKOR_KEY))
+        if CT_KEY in named:
+            root = replace(root, ct_logs=self._log_keys(CT_KEY))
+        if ROOT_FILE in named:
+            root = replace(root, authorities=(self._authority(ROOT_FILE),))
+        if TSA_FILE in named:
+            root = replace(root, timestamp_authorities=(self._authority(TSA_FILE),))
+        return root
+
+    def _log_keys(self, name: str) -> Mapping[bytes, LogKey]:
+        return self._from_file(
+            name, lambda text: by_id(log_key(key) for key in PublicKey(text).keys)
+        )
+
+    def _authority(self, name: str) -> Authority:
+        def read(text: str) -> Authority:
+            chain = parse_chain(text)
+            if not chain:
+                raise InputError("holds no certificate")
+            return Authority(chain)
+
+        return self._from_file(name, read)
+
+    def _from_file(self, name: str, read: Callable[[str], _T]) -> _T:
+        path = self.environ[name]
+        try:
+            return read(_read(path).decode("utf-8", "replace"))
+        except (InputError, BadEvidence) as cause:
+            raise InputError(f"{name}: {path}: {cause.message}", hint=cause.hint) from cause
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError as cause:
+        raise InputError(f"{path}: {cause.strerror}") from cause
