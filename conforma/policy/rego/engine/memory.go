@@ -28,10 +28,11 @@ func (heapLimit) read() (live, taken uint64) {
 	return samples[0].Value.Uint64(), samples[1].Value.Uint64()
 }
 
-// passed says whether evaluations have to be stopped now.
+// passed says whether evaluations have to be stopped now: what is in use is so
+// near the limit that the collector would soon do nothing but run.
 func (l heapLimit) passed() bool {
 	live, taken := l.read()
-	return live > uint64(l-l/10) || taken > uint64(l+l/4)
+	return live > uint64(l-l/4) || taken > uint64(l+l/4)
 }
 
 // lost says that nothing short of the end of the process helps.

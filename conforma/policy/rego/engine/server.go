@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -39,6 +40,7 @@ type server struct {
 func serve(in io.Reader, out io.Writer) int {
 	signal.Ignore(os.Interrupt, syscall.SIGQUIT, syscall.SIGHUP)
 	endWithParent(time.Second)
+	cutNetwork()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	s := &server{
@@ -65,6 +67,18 @@ func serve(in io.Reader, out io.Writer) int {
 		}
 		s.handle(asked, body)
 	}
+}
+
+// cutNetwork covers what capabilities do not: the JSON schema functions fetch
+// references with the default client whatever hosts are allowed.
+func cutNetwork() {
+	http.DefaultClient = &http.Client{Transport: refusal{}}
+}
+
+type refusal struct{}
+
+func (refusal) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("policies have no access to the network")
 }
 
 func (s *server) handle(asked message, body []byte) {
