@@ -57,10 +57,10 @@ class Http:
     def _download(self, url: str, target: Path) -> None:
         import httpx
 
+        from conforma.oci.options import Patience
         from conforma.oci.proxies import Proxies
         from conforma.oci.tls import client_context
         from conforma.oci.transport import Transport
-        from conforma.oci.wire import Patience
 
         transport = Transport(
             patience=Patience(connect=_SECONDS, head=_SECONDS, read=_SECONDS),

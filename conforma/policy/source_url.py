@@ -21,7 +21,9 @@ _OCI_HOSTS: Final = re.compile(
     r"|[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com|localhost|127\.0\.0\.1|::1"
 )
 _INSECURE: Final = re.compile(r"[a-z0-9]*::http:.*|http:(?!:).*", re.DOTALL)
-_PASSWORD: Final = re.compile(r"(?<=//)[^/@?#]*@|(?<=::)[^/@?#:]+:[^/@?#]*@|^[^/@?#:]+:[^/@?#]*@")
+_PASSWORD: Final = re.compile(
+    r"(?<=//)[^/@?#]*@|(?<=::)[^/@?#:]+:[^/@?#]*@|^[^/@?#:]+:(?!:)[^/@?#]*@"
+)
 
 
 def looks_like_file(url: str) -> bool:
@@ -64,7 +66,7 @@ def looks_like_oci(url: str) -> bool:
     """Whether ``url`` is written as an OCI artifact or lies on a well-known registry."""
     if url.startswith(("oci://", "oci::")):
         return True
-    rest = url.partition("::")[2] if "::" in url else url
+    rest = url.partition("::")[2] if "::" in url and not url.startswith("[") else url
     try:
         host = urlsplit(rest if "://" in rest else f"oci://{rest}").hostname or ""
     except ValueError:

@@ -241,7 +241,7 @@ def test_keyless_needs_issuer_and_identity(identity: Identity | None, lines: lis
 
 
 def test_the_command_lines_identity_is_not_completed_from_the_document() -> None:
-    with pytest.raises(InputError, match="^certificate OIDC issuer must"):
+    with pytest.raises(InputError, match=r"^certificate OIDC issuer must"):
         apply_overrides(CONFIG, identity=Identity(subject="me"))
 
 
