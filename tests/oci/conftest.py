@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conforma.cancellation import Cancellation
+from conforma.oci import media_types
+from conforma.oci.digest import Digest
+from conforma.oci.manifest import Descriptor
+from conforma.oci.reference import Reference
+from conforma.oci.registry import Patience, Registry, RegistryOptions, RequestSeen, RetryPolicy
+from conforma.serve.registry import RegistryServer
+
+QUICK = RetryPolicy(duration=0.001, max_wait=0.002)
+
+
+@pytest.fixture
+def server() -> Iterator[RegistryServer]:
+    with RegistryServer() as running:
+        yield running
+        running.faults.clear()
+
+
+@pytest.fixture
+def cancellation() -> Iterator[Cancellation]:
+    made = Cancellation()
+    yield made
+    made.close()
+
+
+@dataclass
+class Client:
+    """A registry client and everything it told its observer."""
+
+    registry: Registry
+    seen: list[RequestSeen] = field(default_factory=list)
+
+
+ClientFactory = Callable[..., Client]
+
+
+@pytest.fixture
+def client(tmp_path: Path, cancellation: Cancellation) -> Iterator[ClientFactory]:
+    """Makes clients that know no credentials and hardly wait, unless told otherwise."""
+    with ExitStack() as stack:
+
+        def make(**changes: Any) -> Client:
+            seen: list[RequestSeen] = []
+            settings: dict[str, Any] = {
+                "retry": QUICK,
+                "environment": {"HOME": str(tmp_path), "PATH": ""},
+                "observer": seen.append,
+                "patience": Patience(connect=5, head=10, read=10),
+                **changes,
+            }
+            registry = stack.enter_context(Registry(RegistryOptions(**settings), cancellation))
+            return Client(registry, seen)
+
+        yield make
+
+
+@pytest.fixture
+def registry(client: ClientFactory) -> Registry:
+    return client().registry
+
+
+def put_image(
+    server: RegistryServer, name: str = "app", tag: str = "v1", *, content: bytes = b"layer"
+) -> Reference:
+    """Store an image of one layer; the reference is by tag."""
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"User": "1"}}).encode()
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_MANIFEST,
+        "config": stored(server, name, config, media_types.OCI_CONFIG).as_dict(),
+        "layers": [stored(server, name, content, media_types.OCI_LAYER).as_dict()],
+    }
+    raw = json.dumps(document).encode()
+    server.store.repository(name).put_manifest(raw, media_types.OCI_MANIFEST, tag=tag)
+    return Reference.parse(f"{server.host}/{name}:{tag}")
+
+
+def stored(
+    server: RegistryServer, name: str, data: bytes, media_type: str = media_types.OCTETS
+) -> Descriptor:
+    """Store a blob."""
+    return Descriptor(media_type, server.store.put_blob(name, data), len(data))
+
+
+def digest_of(server: RegistryServer, name: str, tag: str) -> Digest:
+    found = server.store.repository(name).find(tag)
+    assert found is not None
+    return found[0]
