@@ -40,8 +40,7 @@ class Questions:
     def results(self, answers: Sequence[list[Any]]) -> Iterator[tuple[RuleResult, bool]]:
         """Every result, with whether its package makes an exception for its rule.
 
-        Only the rule that is named is excepted; in the Go tool any exception
-        of a package silences all its rules.
+        Raises ``EvaluationFailed`` as :func:`results_of` does.
         """
         exceptions: list[Any] = []
         for (package, rule), solutions in zip(self.asked, answers, strict=True):
