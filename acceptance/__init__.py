@@ -1,0 +1,1 @@
+"""What the features need: services on loopback, and steps that act on them."""

@@ -1,0 +1,23 @@
+"""Gives every scenario its own world and all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.steps.cache import *  # noqa: F403
+from acceptance.steps.images import *  # noqa: F403
+from acceptance.steps.outcome import *  # noqa: F403
+from acceptance.steps.policy import *  # noqa: F403
+from acceptance.steps.running import *  # noqa: F403
+from acceptance.world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """An empty world that is cleaned up after the scenario."""
+    world = World(tmp_path)
+    yield world
+    world.close()

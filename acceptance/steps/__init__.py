@@ -1,0 +1,1 @@
+"""Step definitions, one module for each kind of thing a scenario talks about."""

@@ -1,0 +1,120 @@
+"""The layer cache: what was downloaded, and what happens to damaged entries."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_bdd import given, parsers, then, when
+
+from acceptance.steps.images import layers_of, shared_layers
+from acceptance.world import World
+
+
+@then("every layer was downloaded exactly once")
+def each_once(world: World) -> None:
+    downloads = layer_downloads(world)
+    wanted = {str(digest) for name in world.images for digest in layers_of(world, name)}
+    assert set(downloads) == wanted
+    assert set(downloads.values()) == {1}, downloads
+
+
+@then("no layer was downloaded")
+def none_downloaded(world: World) -> None:
+    assert layer_downloads(world) == {}
+
+
+@then(parsers.parse("{count:d} layer was downloaded"))
+def some_downloaded(world: World, count: int) -> None:
+    assert sum(layer_downloads(world).values()) == count
+
+
+@then("every shared layer was downloaded by every component")
+def each_shared_often(world: World) -> None:
+    downloads = layer_downloads(world)
+    assert min(downloads[str(digest)] for digest in shared_layers(world)) >= len(world.images)
+
+
+@then("all reports are the same")
+def same_reports(world: World) -> None:
+    reports = [without_times(outcome.report) for outcome in world.outcomes]
+    assert all(report == reports[0] for report in reports)
+    assert reports[0] is not None
+
+
+@then("all commands passed")
+def all_passed(world: World) -> None:
+    for outcome in world.outcomes:
+        assert outcome.status == 0, outcome.stderr
+
+
+@when("the cache directory is made read-only")
+def read_only_cache(world: World, request: pytest.FixtureRequest) -> None:
+    """Take the write permission away; root writes all the same, which changes no answer."""
+    for path in [world.cache_directory, *world.cache_directory.rglob("*")]:
+        mode = path.stat().st_mode
+        path.chmod(mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+
+    def restore() -> None:
+        for path in [world.cache_directory, *world.cache_directory.rglob("*")]:
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+    request.addfinalizer(restore)
+
+
+@given("there is a file where the cache directory should be")
+def unusable_cache(world: World) -> None:
+    world.cache_directory.write_text("in the way")
+
+
+@when(parsers.parse("the first shared layer in the cache is {damage}"))
+def damage_entry(world: World, damage: str) -> None:
+    digest = shared_layers(world)[0]
+    [entry] = cached_files(world, digest.hex)
+    mode = entry.stat().st_mode
+    entry.chmod(mode | stat.S_IWUSR)
+    data = bytearray(entry.read_bytes())
+    if damage == "truncated":
+        del data[len(data) // 2 :]
+    elif damage == "empty":
+        data.clear()
+    elif damage == "bit-flipped":
+        data[len(data) // 2] ^= 1
+    else:
+        raise AssertionError(damage)
+    entry.write_bytes(data)
+    entry.chmod(mode)
+
+
+@then("the cache holds nothing but whole layers")
+def whole_layers(world: World) -> None:
+    """Whatever has the name of a blob has its content."""
+    import hashlib
+
+    for path in files_below(world.cache_directory / "blobs" / "sha256"):
+        if len(path.name) == 64:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def cached_files(world: World, hex_digest: str) -> list[Path]:
+    """The compressed bytes of a layer in the cache."""
+    blobs = files_below(world.cache_directory / "blobs")
+    return [path for path in blobs if path.name == hex_digest]
+
+
+def files_below(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+def layer_downloads(world: World) -> dict[str, int]:
+    """How often each layer was fetched with GET."""
+    layers = {str(digest) for name in world.images for digest in layers_of(world, name)}
+    downloads = world.registry.log.settled().blob_downloads()
+    return {digest: count for digest, count in downloads.items() if digest in layers}
+
+
+def without_times(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if report is None else {k: v for k, v in report.items() if k != "effective-time"}

@@ -1,0 +1,67 @@
+"""Running the command, once, several times, or several at once."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+
+from pytest_bdd import parsers, when
+
+from acceptance.world import World
+from conforma.serve.faults import Gate
+
+
+@when(parsers.re(r'"(?P<name>[^"]+)" is validated$'))
+def validate_image(world: World, name: str) -> None:
+    world.validate(f"--image={world.images[name].reference}")
+
+
+@when(parsers.re(r'"(?P<name>[^"]+)" is validated with "(?P<options>[^"]*)"$'))
+def validate_image_with(world: World, name: str, options: str) -> None:
+    world.validate(f"--image={world.images[name].reference}", *shlex.split(options))
+
+
+@when(parsers.re(r"the release is validated$"))
+def validate_release(world: World) -> None:
+    world.validate(f"--images={world.write_snapshot()}")
+
+
+@when(parsers.re(r'the release is validated with "(?P<options>[^"]*)"$'))
+@when(parsers.re(r'the release is validated again with "(?P<options>[^"]*)"$'))
+def validate_release_with(world: World, options: str) -> None:
+    world.validate(f"--images={world.write_snapshot()}", *shlex.split(options))
+
+
+@when(
+    parsers.re(
+        r'the log is forgotten and the release is validated again with "(?P<options>[^"]*)"$'
+    )
+)
+def validate_release_after_clearing(world: World, options: str) -> None:
+    world.registry.log.clear()
+    validate_release_with(world, options)
+
+
+@when(parsers.parse('{count:d} processes validate the release at once with "{options}"'))
+def validate_release_at_once(world: World, count: int, options: str) -> None:
+    snapshot = world.write_snapshot()
+    started = []
+    for _ in range(count):
+        report = world.new_report()
+        arguments = world.arguments(f"--images={snapshot}", *shlex.split(options), report=report)
+        started.append((world.start(*arguments), report))
+    for process, report in started:
+        world.finish(process, report)
+
+
+@when("the release is validated and interrupted while the registry hangs")
+def interrupt(world: World, gate: Gate) -> None:
+    report = world.new_report()
+    arguments = world.arguments(f"--images={world.write_snapshot()}", report=report)
+    process = world.start(*arguments)
+    gate.wait_reached(60)
+    process.send_signal(signal.SIGINT)
+    # The answer is released only when the command has ended: it must not wait for it.
+    world.finish(process, report)
+    world.registry.faults.clear()
+    world.registry.log.settled()
