@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from conforma.cancellation import Cancellation
-from conforma.errors import (
-    CompileFailed,
-    ConformaError,
-    EngineError,
-    EvaluationFailed,
-    PolicyError,
-    Problem,
-)
+from conforma.errors import EngineError, EvaluationFailed
 from conforma.policy.rego.annotations import AnnotatedRule
-from conforma.policy.rego.process import Conversation, EngineProcess, Frame
+from conforma.policy.rego.failures import failure_of
+from conforma.policy.rego.frames import Frame, Undefined, encode_answer
+from conforma.policy.rego.process import Conversation, EngineProcess
+from conforma.policy.rego.program import EngineLimits, find_engine
+
+__all__ = [
+    "Builtin",
+    "Engine",
+    "EngineLimits",
+    "Output",
+    "Ruleset",
+    "Undefined",
+    "find_engine",
+    "relay_log",
+]
 
 log = logging.getLogger("conforma.rego")
 
-REMOVED_BUILTINS: Final = ("opa.runtime", "http.send", "net.lookup_ip_addr")
-
-
-class UndefinedType:
-    """The type of :data:`Undefined`."""
-
-    def __repr__(self) -> str:
-        return "Undefined"
-
-
-Undefined: Final = UndefinedType()
-"""What a builtin returns to have no value, in the sense of Rego."""
-
 Builtin = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """What policies may use up.
-
-    ``memory_bytes`` is for all evaluations together; ``seconds`` is the time
-    the engine itself may work on one evaluation, waiting for builtins excluded.
-    """
-
-    memory_bytes: int = field(default_factory=lambda: default_memory_bytes())
-    seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,93 +326,17 @@ def _serve(
         case "print" | "trace" if listener is not None:
             listener(Output(header["type"], header["name"], frame.body.decode(errors="replace")))
         case "log":
-            level = logging.getLevelNamesMapping()[header["level"].upper()]
-            log.log(level, "%s", header["text"], extra={"fields": header.get("fields", {})})
+            relay_log(frame)
         case _:
             return
 
 
-def encode_answer(value: Any) -> tuple[str, bytes | bytearray | memoryview]:
-    """What a builtin returned, for the wire; bytes and text are strings in Rego."""
-    if value is Undefined:
-        return "undefined", b""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "text", value
-    if isinstance(value, str):
-        return "text", value.encode(errors="surrogateescape")
-    return "json", json.dumps(value).encode()
+def relay_log(frame: Frame) -> None:
+    """Log what the engine wants logged."""
+    level = logging.getLevelNamesMapping()[frame.header["level"].upper()]
+    log.log(level, "%s", frame.header["text"], extra={"fields": frame.header.get("fields", {})})
 
 
 def _log_output(output: Output) -> None:
     for line in output.text.splitlines():
         log.debug("[%s] %s", output.query, line)
-
-
-def failure_of(frame: Frame, opa_version: str) -> ConformaError:
-    """The exception for an error frame."""
-    failure = frame.header["failure"]
-    message = failure["message"]
-    problems = tuple(
-        Problem(p["file"], p["row"], p["column"], p["code"], p["message"])
-        for p in failure.get("problems", ())
-    )
-    match failure["kind"]:
-        case "compile":
-            return CompileFailed(compile_message(message, opa_version), problems=problems)
-        case "data":
-            return PolicyError(message)
-        case "evaluate":
-            return EvaluationFailed(message)
-        case "memory":
-            return EngineError(message, hint="look for a rule that builds a very large value")
-        case "time":
-            return EngineError(message, hint="look for a rule that never comes to an end")
-        case _:
-            return EngineError(f"the policy engine failed: {message}")
-
-
-def compile_message(details: str, opa_version: str) -> str:
-    """Section 4.2 of the specification: advice around errors of the compiler."""
-    codes = ("rego_type_error", "rego_parse_error", "rego_compile_error")
-    if not details.startswith("load: ") or not any(code in details for code in codes):
-        return details
-    return (
-        "policy compilation error: the policy references Rego built-in functions not available "
-        f"in this version of Conforma CLI ({opa_version}).\n\n"
-        "Upgrade Conforma CLI to a newer version that includes the required functions.\n\n"
-        "If upgrading does not help, check for less common causes:\n"
-        "  - Conforma CLI disables certain built-in functions for security "
-        f"({', '.join(REMOVED_BUILTINS)}). Policies using these will not compile regardless of "
-        "the CLI version\n"
-        "  - The policy may use Rego syntax requiring a newer OPA version.\n"
-        f"    Adjust the policy to target OPA {opa_version} or earlier\n\n"
-        f"Details:\n  {details}"
-    )
-
-
-def find_engine() -> Path:
-    """The engine's program: ``CONFORMA_ENGINE``, else the one built into the package.
-
-    Raises ``EngineError`` if there is none.
-    """
-    chosen = os.environ.get("CONFORMA_ENGINE")
-    path = Path(chosen) if chosen else Path(__file__).with_name("bin") / "conforma-opa"
-    if not path.is_file():
-        raise EngineError(
-            f"there is no policy engine at {path}",
-            hint="run `pip install .` (or `pip install -e .`) where Go or its package index can "
-            "be reached, or name a prebuilt engine in CONFORMA_ENGINE",
-        )
-    return path
-
-
-def default_memory_bytes() -> int:
-    """Half of what this machine or container has, at most 4 GiB."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        group = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        group = "max"
-    if group.isdigit():
-        available = min(available, int(group))
-    return min(available // 2, 4 << 30)

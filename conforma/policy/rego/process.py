@@ -1,10 +1,9 @@
 """The engine's child process: its frames, its conversations and its end.
 
-Nothing else talks to the child. A frame is two big-endian 32-bit lengths, a
-JSON header and a body of plain bytes. Each request opens a conversation; the
-frames that answer it arrive in that conversation's queue, so the thread that
-asked also answers the builtins of its own evaluation, and no thread ever waits
-for another one's turn.
+Nothing else talks to the child. Each request opens a conversation; the frames
+that answer it arrive in that conversation's queue, so the thread that asked
+also answers the builtins of its own evaluation, and no thread ever waits for
+another one's turn.
 """
 
 from __future__ import annotations
@@ -12,35 +11,21 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import json
 import os
 import queue
 import signal
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conforma.errors import EngineError
+from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
 
 PROTOCOL = 1
-_LENGTHS = struct.Struct(">II")
 _EXIT_OUT_OF_MEMORY = 86
-_SMALL = 1 << 16
 _STDERR_LINES = 20
-
-Bytes = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message from the child."""
-
-    header: Mapping[str, Any]
-    body: bytearray
 
 
 class Died:
@@ -172,22 +157,13 @@ class EngineProcess:
                     talk.send({"type": "cancel"})
 
     def send(self, header: Mapping[str, Any], *body: Bytes) -> None:
-        """Write one frame; raises ``EngineError`` if the child is gone.
-
-        The body's parts are written one after the other, large ones without a copy.
-        """
-        text = json.dumps(header, separators=(",", ":")).encode()
-        size = sum(len(part) for part in body)
-        if size > 0xFFFFFFFF:
-            raise EngineError(f"a message of {size} bytes is too large for the policy engine")
-        head = _LENGTHS.pack(len(text), size) + text
+        """Write one frame; raises ``EngineError`` if the child is gone."""
+        assert self._child.stdin is not None
         try:
             with self._writing:
-                if size <= _SMALL:
-                    self._write(b"".join((head, *body)))
-                else:
-                    for part in (head, *body):
-                        self._write(part)
+                write_frame(self._child.stdin, header, *body)
+        except OverflowError as error:
+            raise EngineError(str(error)) from error
         except (OSError, ValueError) as error:
             raise self.obituary() from error
 
@@ -227,16 +203,10 @@ class EngineProcess:
             "workers",
         )
 
-    def _write(self, part: Bytes) -> None:
-        assert self._child.stdin is not None
-        rest = memoryview(part)
-        while rest:
-            written = self._child.stdin.write(rest)
-            rest = rest[written or 0 :]
-
     def _read(self) -> None:
         try:
-            while (frame := self._next_frame()) is not None:
+            assert self._child.stdout is not None
+            while (frame := read_frame(self._child.stdout)) is not None:  # type: ignore[arg-type]
                 self._dispatch(frame)
         except (OSError, ValueError) as error:
             self._complaints.append(str(error))
@@ -249,27 +219,6 @@ class EngineProcess:
             for talk in waiting:
                 talk.put(Died())
             self._greeted.set()
-
-    def _next_frame(self) -> Frame | None:
-        lengths = self._exactly(_LENGTHS.size)
-        if lengths is None:
-            return None
-        header_length, body_length = _LENGTHS.unpack(lengths)
-        header, body = self._exactly(header_length), self._exactly(body_length)
-        if header is None or body is None:
-            return None
-        return Frame(json.loads(header), body)
-
-    def _exactly(self, size: int) -> bytearray | None:
-        assert self._child.stdout is not None
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            got = self._child.stdout.readinto(rest)  # type: ignore[attr-defined]
-            if not got:
-                return None
-            rest = rest[got:]
-        return data
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.header["type"] == "hello":
