@@ -111,9 +111,9 @@ class Screen:
         started = time.perf_counter()
         status = run(arguments)
         cold = time.perf_counter() - started
-        if status not in (0, 1):
-            return status
         fetched = _layers(server, release)
+        if status not in (0, 1) or not fetched:
+            return status
         server.log.clear()
         started = time.perf_counter()
         quiet = [word for word in arguments if not word.startswith("--output=")]

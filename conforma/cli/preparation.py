@@ -1,0 +1,321 @@
+"""Everything a run needs before the first image is looked at, made once.
+
+Problems of the snapshot, the policy and the flags are collected and told
+together (specification section 8).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from conforma.cache.images import ImageReader
+from conforma.cancellation import Cancellation
+from conforma.cli.options import Globals, ImageOptions
+from conforma.cli.outcome import Collected
+from conforma.cli.wiring import Once, open_layers, open_registry, retry_policy
+from conforma.errors import ConformaError, InputError
+from conforma.oci.reference import Reference
+from conforma.oci.registry import Registry
+from conforma.policy.config import Identity, PolicyConfig
+from conforma.policy.effective_time import EffectiveTime
+from conforma.policy.evaluation import SourceGroupEvaluator
+from conforma.policy.overrides import Settings, add_rule_data, apply_overrides
+from conforma.policy.rego.engine import Engine
+from conforma.policy.selection import FilterType
+from conforma.policy.source import Sources
+from conforma.trust import identity as trust_identity
+from conforma.trust.keys import PublicKey
+from conforma.trust.root_sources import RootSource
+from conforma.trust.signature import Attestation, Signature
+from conforma.trust.trust_policy import TrustPolicy
+from conforma.trust.verify import Verifier
+from conforma.validate import policy_input, snapshot
+from conforma.validate.component import Checks, Tools
+from conforma.validate.facts import read_facts
+from conforma.validate.snapshot import Component, Snapshot
+
+if TYPE_CHECKING:
+    from conforma.cache.direct import DirectLayers
+    from conforma.cache.safe_cache import SafeCache
+
+log = logging.getLogger(__name__)
+
+_VSA_FORMATS: Final = ("dsse", "predicate")
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a run works with. ``policy`` and ``key`` are as the report shows them."""
+
+    snapshot: Snapshot
+    checks: Checks
+    registry: Registry
+    layers: SafeCache | DirectLayers
+    images: ImageReader
+    verifier: Verifier
+    evaluators: tuple[SourceGroupEvaluator, ...]
+    builtins: Mapping[str, Any]
+    cancellation: Cancellation
+    policy: Mapping[str, Any]
+    key: str
+
+    def tools(self, expanded: Snapshot) -> Tools:
+        """What components of the expanded snapshot are validated with."""
+
+        def make_input(
+            component: Component,
+            image: Reference,
+            signatures: tuple[Signature, ...],
+            attestations: tuple[Attestation, ...],
+        ) -> bytes:
+            return policy_input.build(
+                component,
+                image,
+                facts=read_facts(image, self.images),
+                signatures=signatures,
+                attestations=attestations,
+                snapshot=expanded,
+                policy_spec=self.policy,
+            )
+
+        return Tools(
+            registry=self.registry,
+            verifier=self.verifier,
+            evaluators=self.evaluators,
+            builtins=self.builtins,
+            make_input=make_input,
+            cancellation=self.cancellation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """The policy with everything the command line says about it."""
+
+    settings: Settings
+    effective_time: EffectiveTime
+    public_key: PublicKey | None
+
+
+def prepare(
+    stack: ExitStack,
+    options: ImageOptions,
+    settings: Globals,
+    cancellation: Cancellation,
+    *,
+    trace_rules: bool,
+    formats: frozenset[str],
+) -> Preparation:
+    """Make what the run needs; ``stack`` closes it.
+
+    Raises one error with everything that is wrong with the input.
+    """
+    registry = stack.enter_context(open_registry(settings, cancellation))
+    sources = stack.enter_context(
+        Sources(lambda: registry, cancellation, retry=retry_policy(settings))
+    )
+    problems = Collected()
+    found = Snapshot()
+    with problems:
+        found = _read_snapshot(options, settings)
+    policy: _Policy | None = None
+    with problems:
+        policy = _read_policy(options, settings, sources)
+    if policy is not None:
+        config, errors = add_rule_data(
+            policy.settings.config, options.extra_rule_data, partial(_content, sources)
+        )
+        problems.add(errors)
+        policy = replace(policy, settings=replace(policy.settings, config=config))
+    problems.add(_vsa_problems(options))
+    problems.raise_any()
+    assert policy is not None
+    return _assemble(
+        stack,
+        options,
+        settings,
+        cancellation,
+        registry,
+        sources,
+        found,
+        policy,
+        trace_rules=trace_rules,
+        formats=formats,
+    )
+
+
+def _read_snapshot(options: ImageOptions, settings: Globals) -> Snapshot:
+    """All inputs merged, in their fixed order; the first that fails ends the reading (1.3)."""
+    parts: list[Snapshot] = []
+    if options.images:
+        parts.append(snapshot.from_path_or_text(options.images))
+    if options.file_path:
+        parts.append(snapshot.from_file(options.file_path))
+    if options.json_input:
+        parts.append(snapshot.parse(options.json_input))
+    if options.image:
+        parts.append(snapshot.from_image(options.image))
+    if options.snapshot:
+        parts.append(_cluster_snapshot(options.snapshot, settings))
+    if not parts:
+        raise InputError("neither Snapshot nor image reference provided to validate")
+    return snapshot.check(snapshot.merge(parts))
+
+
+def _read_policy(options: ImageOptions, settings: Globals, sources: Sources) -> _Policy:
+    """The policy after all overrides, with its moment and key (2.4); the first error wins."""
+    config = PolicyConfig.parse(_content(sources, options.policy))
+    overridden = apply_overrides(
+        config,
+        rekor_url=options.rekor_url,
+        public_key=options.public_key,
+        identity=Identity(
+            options.certificate_identity,
+            options.certificate_identity_regexp,
+            options.certificate_oidc_issuer,
+            options.certificate_oidc_issuer_regexp,
+        ),
+    )
+    moment = EffectiveTime.parse(
+        options.effective_time, allow_past=options.allow_past_effective_time
+    )
+    key = overridden.config.public_key
+    return _Policy(overridden, moment, PublicKey.load(key) if key else None)
+
+
+def _assemble(
+    stack: ExitStack,
+    options: ImageOptions,
+    settings: Globals,
+    cancellation: Cancellation,
+    registry: Registry,
+    sources: Sources,
+    found: Snapshot,
+    policy: _Policy,
+    *,
+    trace_rules: bool,
+    formats: frozenset[str],
+) -> Preparation:
+    config = policy.settings.config
+    fetched = sources.fetch_all(config.urls)
+    engine = stack.enter_context(Engine.start(cancellation)) if config.sources else None
+    evaluators = tuple(
+        SourceGroupEvaluator(
+            engine,
+            group,
+            policy_dirs=[fetched[url].path for url in group.policy],
+            data_dirs=[fetched[url].path for url in group.data],
+            configuration=config.configuration,
+            sigstore_options=_sigstore_options(options, policy),
+            started=policy.effective_time.moment,
+            mode=cast(FilterType, options.filter_type),
+            trace=trace_rules,
+        )
+        for group in config.sources
+        if engine is not None
+    )
+    layers = stack.enter_context(open_layers(options.cache, cancellation))
+    images = ImageReader(registry, layers)
+    trust = TrustPolicy(
+        public_key=policy.public_key,
+        identity=_trusted(policy.settings.identity),
+        ignore_rekor=options.ignore_rekor,
+        rekor_url=config.rekor_url,
+    )
+    verifier = Verifier(registry, trust, Once(RootSource(trust, os.environ)))
+    return Preparation(
+        snapshot=found,
+        checks=Checks(
+            effective_time=policy.effective_time,
+            skip_image_signature=options.skip_image_sig_check,
+            skip_attestation_signature=options.skip_att_sig_check,
+            keyed=policy.public_key is not None,
+            info=options.info,
+            keep_statements="attestation" in formats,
+            keep_policy_input="policy-input" in formats,
+        ),
+        registry=registry,
+        layers=layers,
+        images=images,
+        verifier=verifier,
+        evaluators=evaluators,
+        builtins={},
+        cancellation=cancellation,
+        policy=config.pinned({url: source.pinned for url, source in fetched.items()}).as_dict(),
+        key=policy.public_key.pem if policy.public_key is not None else "",
+    )
+
+
+def _sigstore_options(options: ImageOptions, policy: _Policy) -> dict[str, Any]:
+    """``data.config.default_sigstore_opts`` (4.3)."""
+    identity = policy.settings.identity or Identity()
+    return {
+        "certificate_identity": identity.subject,
+        "certificate_identity_regexp": identity.subject_regexp,
+        "certificate_oidc_issuer": identity.issuer,
+        "certificate_oidc_issuer_regexp": identity.issuer_regexp,
+        "ignore_rekor": options.ignore_rekor,
+        "public_key": policy.public_key.pem if policy.public_key is not None else "",
+        "rekor_url": policy.settings.config.rekor_url,
+    }
+
+
+def _trusted(identity: Identity | None) -> trust_identity.Identity | None:
+    if identity is None:
+        return None
+    return trust_identity.Identity(
+        issuer=identity.issuer,
+        subject=identity.subject,
+        issuer_regexp=identity.issuer_regexp,
+        subject_regexp=identity.subject_regexp,
+    )
+
+
+def _content(sources: Sources, text: str) -> str:
+    import pathlib
+
+    if text.endswith((".yaml", ".yml", ".json")) and pathlib.Path(text).exists():
+        return pathlib.Path(text).read_text()
+    return text
+
+
+def _cluster_snapshot(name: str, settings: Globals) -> Snapshot:
+    raise InputError("--snapshot is not available yet")
+
+
+def _vsa_problems(options: ImageOptions) -> list[ConformaError]:
+    """What is wrong with the ``--vsa`` flags (1.6), and what of them there is not yet."""
+    problems: list[ConformaError] = []
+    if options.vsa:
+        if options.attestation_format not in _VSA_FORMATS:
+            problems.append(
+                InputError(
+                    f"invalid --attestation-format: {options.attestation_format} "
+                    f"(valid: {', '.join(_VSA_FORMATS)})"
+                )
+            )
+        elif options.attestation_format == "dsse" and not options.vsa_signing_key:
+            problems.append(InputError("--vsa-signing-key required for --attestation-format=dsse"))
+        else:
+            problems.append(
+                InputError(
+                    "--vsa is not available yet",
+                    hint="--output vsa=FILE writes the unsigned summary of the whole snapshot",
+                )
+            )
+    if options.vsa_upload:
+        if options.vsa_expiration > 0 and not options.vsa_public_key:
+            problems.append(
+                InputError(
+                    "--vsa-public-key required when --vsa-upload is set with --vsa-expiration > 0"
+                )
+            )
+        elif not problems:
+            problems.append(InputError("--vsa-upload is not available yet"))
+    return problems
