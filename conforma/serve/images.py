@@ -1,8 +1,8 @@
 """Makes images: layers from lists of members, configurations, manifests, indexes.
 
-The same members give the same bytes on every machine and in every run, so a
-test may share layers between images and know their digests. Nothing here is
-checked for sense: a member may be called ``../../etc/passwd``.
+The same members give the same archive everywhere, and with the same zlib the
+same layer, so images made apart share layers. Nothing here is checked for
+sense: a member may be called ``../../etc/passwd``.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def test_says_that_it_speaks_version_2(client: httpx.Client) -> None:
     assert client.get("/v2/").status_code == 200
 
 
-def test_serves_a_blob_with_its_length_and_digest(server: RegistryServer, client: httpx.Client) -> None:
+def test_serves_a_blob_with_its_length_and_digest(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     data = bytes(range(256)) * 5000
     digest = server.store.put_blob("team/app", data)
     answer = client.get(f"/v2/team/app/blobs/{digest}")
@@ -86,7 +88,9 @@ def test_serves_ranges(
         assert answer.content == content
 
 
-def test_a_blob_is_visible_only_where_it_was_put(server: RegistryServer, client: httpx.Client) -> None:
+def test_a_blob_is_visible_only_where_it_was_put(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     digest = server.store.put_blob("mine", b"secret")
     server.store.repository("yours")
     answer = client.get(f"/v2/yours/blobs/{digest}")
@@ -100,7 +104,9 @@ def test_many_requests_share_one_connection(server: RegistryServer, client: http
     assert len({request.client for request in server.log}) == 1
 
 
-def test_takes_a_blob_in_chunks_and_refuses_a_gap(server: RegistryServer, client: httpx.Client) -> None:
+def test_takes_a_blob_in_chunks_and_refuses_a_gap(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     location = client.post("/v2/app/blobs/uploads/").headers["location"]
     first = client.patch(location, content=b"abc", headers={"Content-Range": "0-2"})
     assert (first.status_code, first.headers["range"]) == (202, "0-2")
@@ -132,7 +138,9 @@ def test_refuses_a_blob_with_another_digest(client: httpx.Client, digest: str) -
     assert answer.json()["errors"][0]["code"] == "DIGEST_INVALID"
 
 
-def test_mounts_a_blob_from_another_repository(server: RegistryServer, client: httpx.Client) -> None:
+def test_mounts_a_blob_from_another_repository(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     digest = push(client, "from/here", b"shared")
     mounted = client.post(f"/v2/to/there/blobs/uploads/?mount={digest}&from=from/here")
     assert mounted.status_code == 201
@@ -147,7 +155,9 @@ def test_a_cancelled_upload_is_gone(client: httpx.Client) -> None:
     assert client.patch(location, content=b"x").status_code == 404
 
 
-def test_pushes_and_pulls_an_image_by_tag_and_digest(server: RegistryServer, client: httpx.Client) -> None:
+def test_pushes_and_pulls_an_image_by_tag_and_digest(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     image = image_of([layer_of([Member("hello", b"world")])])
     for blob in image.blobs:
         push(client, "app", blob)
@@ -166,7 +176,9 @@ def test_pushes_and_pulls_an_image_by_tag_and_digest(server: RegistryServer, cli
     assert client.get("/v2/none/manifests/1.0").json()["errors"][0]["code"] == "NAME_UNKNOWN"
 
 
-def test_refuses_a_manifest_whose_blobs_are_missing(server: RegistryServer, client: httpx.Client) -> None:
+def test_refuses_a_manifest_whose_blobs_are_missing(
+    server: RegistryServer, client: httpx.Client
+) -> None:
     image = image_of([layer_of([Member("a")])])
     put = client.put("/v2/app/manifests/1", content=image.manifest)
     assert put.json()["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN"
@@ -295,7 +307,9 @@ def test_bearer_tokens_are_limited_in_scope_and_time() -> None:
         assert 'scope="repository:app:pull"' in challenge
 
         def ask(scope: str) -> str:
-            answer = httpx.get(f"{server.url}/token", params={"scope": scope}, auth=("user", "pass"))
+            answer = httpx.get(
+                f"{server.url}/token", params={"scope": scope}, auth=("user", "pass")
+            )
             assert answer.json()["expires_in"] == 60
             return f"Bearer {answer.json()['token']}"
 
@@ -339,7 +353,10 @@ def test_the_log_is_exact(server: RegistryServer, client: httpx.Client) -> None:
     client.head(f"/v2/app/blobs/{digest}")
     client.get("/v2/app/manifests/nope?a=b")
     log = server.log.settled()
-    assert [(r.method, r.status, r.bytes) for r in log][:2] == [("GET", 200, 100_000), ("HEAD", 200, 0)]
+    assert [(r.method, r.status, r.bytes) for r in log][:2] == [
+        ("GET", 200, 100_000),
+        ("HEAD", 200, 0),
+    ]
     assert [r.query for r in log] == ["", "", "a=b"]
     assert all(r.end is not None and r.end >= r.start for r in log)
     assert log.blob_downloads() == {str(digest): 1}
