@@ -252,11 +252,15 @@ class PolicyConfig:
         return cls.from_spec(document["spec"])
 
     @classmethod
-    def from_spec(cls, spec: object, *, checked: bool = True) -> PolicyConfig:
-        """Make a configuration of a parsed specification. Raises ``BadPolicyConfig``."""
+    def from_spec(cls, spec: object, *, from_cluster: bool = False) -> PolicyConfig:
+        """Make a configuration of a parsed specification.
+
+        Keys nobody knows are refused, except in what comes ``from_cluster``.
+        Raises ``BadPolicyConfig``.
+        """
         if not isinstance(spec, dict):
             raise BadPolicyConfig("spec is not a valid map structure")
-        problem = first_problem(spec) if checked else None
+        problem = first_problem(spec, unknown_keys=from_cluster)
         if problem is not None:
             raise BadPolicyConfig(problem)
         configuration, identity = spec.get("configuration"), spec.get("identity")

@@ -73,6 +73,18 @@ SCHEMA: Final[Mapping[str, Any]] = {
 }
 
 
-def first_problem(spec: object) -> str | None:
-    """The first thing in a policy specification that the schema forbids; ``None`` if it conforms."""
-    return first_violation(SCHEMA, spec)
+def first_problem(spec: object, *, unknown_keys: bool = False) -> str | None:
+    """The first thing in a policy specification that the schema forbids; ``None`` if it conforms.
+
+    ``unknown_keys`` lets keys pass that the schema does not name: a cluster has
+    checked its resources against a schema of its own, perhaps a newer one.
+    """
+    return first_violation(_tolerant(SCHEMA) if unknown_keys else SCHEMA, spec)
+
+
+def _tolerant(schema: Any) -> Any:
+    if isinstance(schema, Mapping):
+        return {
+            key: _tolerant(value) for key, value in schema.items() if key != "additionalProperties"
+        }
+    return schema

@@ -76,7 +76,7 @@ class Sources:
         self._http = Http(cancellation, retry, user_agent, self._environment)
         self._lock = threading.Lock()
         self._fetched: dict[str, Future[FetchedSource]] = {}
-        self._directory: Path | None = None
+        self._directories: list[Path] = []
 
     def __enter__(self) -> Self:
         return self
@@ -90,26 +90,38 @@ class Sources:
         self.close()
 
     def close(self) -> None:
-        """Remove everything fetched."""
+        """Remove everything fetched and every directory made."""
         with self._lock:
-            directory, self._directory = self._directory, None
+            directories, self._directories = self._directories, []
             self._fetched.clear()
-        if directory is not None and not self._environment.get("EC_DEBUG"):
-            shutil.rmtree(directory, ignore_errors=True)
+        if not self._environment.get("EC_DEBUG"):
+            for directory in directories:
+                shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def directory(self) -> Path:
-        """The temporary directory of the run, made when first asked for."""
+        """The directory that holds what was fetched, made when first asked for."""
         with self._lock:
-            if self._directory is None:
-                try:
-                    self._directory = Path(tempfile.mkdtemp(prefix="ec-work-"))
-                except OSError as cause:
-                    raise SourceUnavailable(
-                        f"cannot make a directory to work in: {cause}",
-                        hint="TMPDIR names the place for temporary files",
-                    ) from cause
-            return self._directory
+            if self._directories:
+                return self._directories[0]
+            return self._make_directory()
+
+    def new_directory(self) -> Path:
+        """A fresh, empty directory that lives as long as the sources."""
+        _ = self.directory  # the first is ours
+        with self._lock:
+            return self._make_directory()
+
+    def _make_directory(self) -> Path:
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="ec-work-"))
+        except OSError as cause:
+            raise SourceUnavailable(
+                f"cannot make a directory to work in: {cause}",
+                hint="TMPDIR names the place for temporary files",
+            ) from cause
+        self._directories.append(directory)
+        return directory
 
     def fetch(self, url: str) -> FetchedSource:
         """The content of ``url``, fetched now unless it was already, by whichever thread.

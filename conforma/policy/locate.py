@@ -1,0 +1,75 @@
+"""From what people write after ``--policy`` to a configuration (sections 2.1 and 2.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from conforma.errors import BadPolicyConfig, InputError
+from conforma.policy.config import PolicyConfig
+from conforma.policy.kube import Kubernetes
+from conforma.policy.source import Sources
+from conforma.policy.source_url import looks_like_file, looks_like_git, looks_like_http
+
+_SUFFIXES: Final = (".json", ".yaml", ".yml")
+_IN_REPOSITORY: Final = tuple(
+    f"{directory}policy{suffix}" for directory in (".ec/", "") for suffix in _SUFFIXES
+)
+
+
+def load_policy(text: str, sources: Sources, kubernetes: Kubernetes) -> PolicyConfig:
+    """The configuration that ``text`` is or names.
+
+    An inline document, a file, a git repository or https URL, or the name of a
+    resource in a cluster; nothing at all is the empty configuration. Raises
+    ``BadPolicyConfig``, ``InputError`` and what fetching raises.
+    """
+    content = read_content(text, sources)
+    if not content or ":" in content:
+        return PolicyConfig.parse(content)
+    try:
+        return PolicyConfig.from_spec(kubernetes.policy(content), from_cluster=True)
+    except InputError as cause:
+        if content.endswith(_SUFFIXES) and cause.hint is None:
+            cause.hint = f"there is no file {content} either"
+        raise
+
+
+def read_content(text: str, sources: Sources) -> str:
+    """What a file or URL in ``text`` holds, or ``text`` itself if it names neither.
+
+    Raises ``BadPolicyConfig`` for an empty or unreadable file and for a
+    download without a configuration in it, and what fetching raises.
+    """
+    if text.startswith("{"):
+        return text
+    # The Go tool takes any text that mentions a git host for a URL; no URL has
+    # white space in it, and nearly every inline document has.
+    is_url = not any(char.isspace() for char in text)
+    local = looks_like_file(text)
+    if is_url and ((looks_like_git(text) and not local) or looks_like_http(text)):
+        fetched = sources.fetch(text)
+        for name in _IN_REPOSITORY:
+            if (fetched.path / name).is_file():
+                return _read(fetched.path / name, name)
+        raise BadPolicyConfig(
+            f"no suitable config file found at {fetched.pinned}",
+            hint=f"expected one of {', '.join(_IN_REPOSITORY)}",
+        )
+    if local and text.endswith(_SUFFIXES):
+        path = text.removeprefix("file://").removeprefix("file::")
+        content = _read(Path(path), path)
+        if not content:
+            raise BadPolicyConfig(f"file {text} is empty")
+        return content
+    return text
+
+
+def _read(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        reason = (cause.strerror or str(cause)).lower()
+        raise BadPolicyConfig(f"open {shown}: {reason}") from cause
+    except UnicodeDecodeError as cause:
+        raise BadPolicyConfig(f"{shown} is not UTF-8 text: {cause.reason}") from cause
