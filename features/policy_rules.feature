@@ -95,6 +95,22 @@ Feature: Judge images by the rules of a policy
     Then it is refused
     And "Unnamed" has the violation "names.forbidden" because "web is forbidden"
 
+  Scenario: A policy that does not compile names file and line
+    Given a signed and attested image "web"
+    And a policy with the rule:
+      """
+      package broken
+
+      deny contains result if {
+      	result := no.such.function()
+      }
+      """
+    When "web" is validated
+    Then the exit status is 1
+    And the error says "rule-0.rego:4"
+    And the error says "no.such.function"
+    And nothing looks like a bug
+
   Rule: Include and exclude choose the rules that count
 
     Background:
@@ -152,19 +168,3 @@ Feature: Judge images by the rules of a policy
       And the policy includes "misspelt"
       When "web" is validated
       Then the text report says "Include criterion 'misspelt' doesn't match any policy rule"
-
-  Scenario: A policy that does not compile names file and line
-    Given a signed and attested image "web"
-    And a policy with the rule:
-      """
-      package broken
-
-      deny contains result if {
-      	result := no.such.function()
-      }
-      """
-    When "web" is validated
-    Then the exit status is 1
-    And the error says "rule-0.rego:4"
-    And the error says "no.such.function"
-    And nothing looks like a bug

@@ -18,7 +18,8 @@ import data.lib.settings
 #   collections:
 #   - release
 deny contains found if {
-	some entry in conforma.oci.image_tree(input.image.ref, {"kinds": ["file"], "mode": _setuid_or_setgid})
+	wanted := {"kinds": ["file", "hardlink"], "mode": "6000"}
+	some entry in conforma.oci.image_tree(input.image.ref, wanted)
 	not entry.path in settings.value("allowed_setuid_files")
 	found := result.about(rego.metadata.chain(), entry.path, [entry.path, sprintf("%04o", [entry.mode])])
 }
@@ -37,7 +38,9 @@ deny contains found if {
 #   collections:
 #   - release
 deny contains found if {
-	wanted := {"kinds": ["file", "hardlink"], "paths": settings.value("private_key_files")}
+	names := settings.value("private_key_files")
+	count(names) > 0 # without any name the filter would admit every file
+	wanted := {"kinds": ["file", "hardlink"], "paths": names}
 	some entry in conforma.oci.image_tree(input.image.ref, wanted)
 	not entry.path in settings.value("allowed_private_key_files")
 	found := result.about(rego.metadata.chain(), entry.path, [entry.path])
@@ -63,5 +66,3 @@ deny contains found if {
 	regex.match(`(?i)^(.*[_.-])?(password|passwd|secret|token|api[_-]?key)$`, key)
 	found := result.about(rego.metadata.chain(), path, [path, key])
 }
-
-_setuid_or_setgid := 3072 # 0o6000

@@ -8,7 +8,7 @@ _su := {"path": "usr/bin/su", "kind": "file", "mode": 2541, "uid": 0, "gid": 0, 
 
 _key := {"path": "root/.ssh/id_rsa", "kind": "file", "mode": 384, "uid": 0, "gid": 0, "size": 1, "link_target": "", "layer": "sha256:02"}
 
-_tree_with_su(_, filter) := [_su] if filter.mode == 3072
+_tree_with_su(_, filter) := [_su] if filter.mode == "6000"
 
 _tree_with_su(_, filter) := [] if filter.paths
 
@@ -57,6 +57,17 @@ test_an_allowed_private_key if {
 		with ec.oci.image_files as {}
 		with data.rule_data as {"allowed_private_key_files": ["root/.ssh/id_rsa"]}
 }
+
+test_without_names_no_file_is_a_key if {
+	count(files.deny) == 0 with input as _input
+		with conforma.oci.image_tree as _tree_of_everything
+		with ec.oci.image_files as {}
+		with data.rule_data as {"private_key_files": []}
+}
+
+_tree_of_everything(_, filter) := [_key] if filter.paths
+
+_tree_of_everything(_, filter) := [] if filter.mode
 
 test_secrets if {
 	content := {"etc/app/config.yaml": {
