@@ -24,6 +24,9 @@ from conforma.oci.sender import Ask
 # A reader resumes with Range; a server that starts over instead costs this much at most.
 _MOST_DISCARDED: Final = 8 * 1024 * 1024
 _FRUITLESS_REQUESTS: Final = 3
+# A connection that brought less counts as fruitless, or a server that drips
+# could hold us for as long as it likes.
+_WORTHWHILE: Final = 64 * 1024
 _MOST_RESUMPTIONS: Final = 100
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -79,6 +82,7 @@ class BlobStream:
             response.close()
 
     def _until_it_breaks(self, response: httpx.Response) -> Iterator[bytes]:
+        opened_at = self._position
         try:
             for chunk in self._body(response):
                 if self._size is not None and self._position + len(chunk) > self._size:
@@ -88,8 +92,8 @@ class BlobStream:
                 if self._hasher is not None:
                     self._hasher.update(chunk)
                 self._position += len(chunk)
-                # Whatever happens next, this connection was worth its while.
-                self._attempts = self._exchange.attempts(_FRUITLESS_REQUESTS)
+                if self._position - opened_at >= _WORTHWHILE:
+                    self._attempts = self._exchange.attempts(_FRUITLESS_REQUESTS)
                 yield chunk
         except httpx.TransportError as cause:
             self._resume(cause)

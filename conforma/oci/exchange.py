@@ -6,7 +6,9 @@ manifest is.
 
 from __future__ import annotations
 
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +56,8 @@ class Exchange:
             options.scheme,
             cancellation,
         )
+        self._acquainted: set[str] = set()
+        self._introductions: dict[str, threading.Lock] = {}
         self._unregister = cancellation.on_cancel(self._sender.transport.close)
 
     def close(self) -> None:
@@ -124,17 +128,11 @@ class Exchange:
         if origin_of(url) != origin_of(home):
             # An upload or a page elsewhere must do without our credentials.
             actions = None
-        shown = self._authorizer.header(ask.reference, actions) if actions is not None else None
-        response = self._sender.send(ask, url, shown, attempt)
-        if response.status_code == 401 and actions is not None:
-            challenges = response.headers.get_list("www-authenticate")
-            # Read before we fetch a token: the lane may have room for one only.
-            body = self._error_body(response)
-            other = self._authorizer.answer(ask.reference, actions, challenges, shown)
-            if other is None:
-                raise self._denied(ask, url, 401, body)
-            shown = other
-            response = self._sender.send(ask, url, shown, attempt)
+        if actions is None:
+            shown, response = None, self._sender.send(ask, url, None, attempt)
+        else:
+            with self._introduced(ask.reference.registry):
+                shown, response = self._with_credentials(ask, url, actions, attempt)
         if response.status_code not in REDIRECTS or ask.method not in ("GET", "HEAD"):
             return response, False
         origin = origin_of(url)
@@ -145,6 +143,42 @@ class Exchange:
 
         plain = self._options.scheme(ask.reference.registry) == "http"
         return follow(response, forward, ask.reference, plain=plain), True
+
+    def _with_credentials(
+        self, ask: Ask, url: httpx.URL, actions: str, attempt: int
+    ) -> tuple[str | None, httpx.Response]:
+        shown = self._authorizer.header(ask.reference, actions)
+        response = self._sender.send(ask, url, shown, attempt)
+        if response.status_code == 401:
+            challenges = response.headers.get_list("www-authenticate")
+            # Read before we fetch a token: the lane may have room for one only.
+            body = self._error_body(response)
+            other = self._authorizer.answer(ask.reference, actions, challenges, shown)
+            if other is None:
+                raise self._denied(ask, url, 401, body)
+            shown = other
+            response = self._sender.send(ask, url, shown, attempt)
+        return shown, response
+
+    @contextmanager
+    def _introduced(self, registry: str) -> Iterator[None]:
+        """Let one request find out what a registry wants to be shown before the others go."""
+        if registry in self._acquainted:
+            yield
+            return
+        lock = self._introductions.setdefault(registry, threading.Lock())
+        lock.acquire()
+        first = registry not in self._acquainted
+        if not first:
+            lock.release()
+        try:
+            yield
+        finally:
+            if first:
+                # Also after a failure: a registry that is down must not be
+                # waited for in turns.
+                self._acquainted.add(registry)
+                lock.release()
 
     def _refused(
         self,

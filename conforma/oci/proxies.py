@@ -50,7 +50,7 @@ def _covers(pattern: str, host: str, port: int) -> bool:
         return True
     try:
         address = ipaddress.ip_address(host)
-        return address in ipaddress.ip_network(pattern.strip("[]"), strict=False)
+        return address in ipaddress.ip_network(_bare(pattern), strict=False)
     except ValueError:
         pass
     name, colon, only_port = pattern.rpartition(":")
@@ -60,3 +60,7 @@ def _covers(pattern: str, host: str, port: int) -> bool:
         pattern = name
     pattern = pattern.removeprefix("*").removeprefix(".")
     return host == pattern or host.endswith(f".{pattern}")
+
+
+def _bare(pattern: str) -> str:
+    return pattern.replace("[", "").replace("]", "")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -97,3 +99,12 @@ def digest_of(server: RegistryServer, name: str, tag: str) -> Digest:
     found = server.store.repository(name).find(tag)
     assert found is not None
     return found[0]
+
+
+def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Return once another thread has made ``condition`` true."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        pause.wait(0.001)

@@ -22,6 +22,7 @@ ENVIRONMENT = {
         ("https", "x.sub.example", 443, None),
         ("https", "10.1.2.3", 443, None),
         ("https", "11.1.2.3", 443, "http://proxy.example:3128"),
+        ("https", "2001:db8::5", 443, None),
         ("https", "exact.example", 5000, None),
         ("https", "exact.example", 443, "http://proxy.example:3128"),
         ("https", "localhost", 443, None),
