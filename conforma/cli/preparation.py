@@ -25,6 +25,7 @@ from conforma.oci.registry import Registry
 from conforma.policy.config import Identity, PolicyConfig
 from conforma.policy.effective_time import EffectiveTime
 from conforma.policy.evaluation import SourceGroupEvaluator
+from conforma.policy.kube import Kubernetes
 from conforma.policy.overrides import Settings, add_rule_data, apply_overrides
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
@@ -120,13 +121,14 @@ def prepare(
     sources = stack.enter_context(
         Sources(lambda: registry, cancellation, retry=retry_policy(settings))
     )
+    cluster = Kubernetes(settings.kubeconfig)
     problems = Collected()
     found = Snapshot()
     with problems:
-        found = _read_snapshot(options, settings)
+        found = _read_snapshot(options, cluster)
     policy: _Policy | None = None
     with problems:
-        policy = _read_policy(options, settings, sources)
+        policy = _read_policy(options, sources, cluster)
     if policy is not None:
         config, errors = add_rule_data(
             policy.settings.config, options.extra_rule_data, partial(_content, sources)
@@ -139,7 +141,6 @@ def prepare(
     return _assemble(
         stack,
         options,
-        settings,
         cancellation,
         registry,
         sources,
@@ -150,7 +151,7 @@ def prepare(
     )
 
 
-def _read_snapshot(options: ImageOptions, settings: Globals) -> Snapshot:
+def _read_snapshot(options: ImageOptions, cluster: Kubernetes) -> Snapshot:
     """All inputs merged, in their fixed order; the first that fails ends the reading (1.3)."""
     parts: list[Snapshot] = []
     if options.images:
@@ -162,13 +163,13 @@ def _read_snapshot(options: ImageOptions, settings: Globals) -> Snapshot:
     if options.image:
         parts.append(snapshot.from_image(options.image))
     if options.snapshot:
-        parts.append(_cluster_snapshot(options.snapshot, settings))
+        parts.append(snapshot.from_cluster(options.snapshot, cluster.snapshot))
     if not parts:
         raise InputError("neither Snapshot nor image reference provided to validate")
     return snapshot.check(snapshot.merge(parts))
 
 
-def _read_policy(options: ImageOptions, settings: Globals, sources: Sources) -> _Policy:
+def _read_policy(options: ImageOptions, sources: Sources, cluster: Kubernetes) -> _Policy:
     """The policy after all overrides, with its moment and key (2.4); the first error wins."""
     config = PolicyConfig.parse(_content(sources, options.policy))
     overridden = apply_overrides(
@@ -186,13 +187,15 @@ def _read_policy(options: ImageOptions, settings: Globals, sources: Sources) -> 
         options.effective_time, allow_past=options.allow_past_effective_time
     )
     key = overridden.config.public_key
-    return _Policy(overridden, moment, PublicKey.load(key) if key else None)
+    if not key:
+        return _Policy(overridden, moment, None)
+    loaded = PublicKey.load(key, fetch=partial(_download, sources), secrets=cluster.secret_field)
+    return _Policy(overridden, moment, loaded)
 
 
 def _assemble(
     stack: ExitStack,
     options: ImageOptions,
-    settings: Globals,
     cancellation: Cancellation,
     registry: Registry,
     sources: Sources,
@@ -277,16 +280,18 @@ def _trusted(identity: Identity | None) -> trust_identity.Identity | None:
     )
 
 
+def _download(sources: Sources, url: str) -> bytes:
+    """The one file that an https URL names."""
+    (file,) = (path for path in sources.fetch(url).path.iterdir() if path.is_file())
+    return file.read_bytes()
+
+
 def _content(sources: Sources, text: str) -> str:
     import pathlib
 
     if text.endswith((".yaml", ".yml", ".json")) and pathlib.Path(text).exists():
         return pathlib.Path(text).read_text()
     return text
-
-
-def _cluster_snapshot(name: str, settings: Globals) -> Snapshot:
-    raise InputError("--snapshot is not available yet")
 
 
 def _vsa_problems(options: ImageOptions) -> list[ConformaError]:

@@ -7,7 +7,7 @@ and the same image under a second name being dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -125,6 +125,15 @@ def from_document(document: Any) -> Snapshot:
         display_description=record.text("displayDescription"),
         artifacts={} if artifacts is None else {"unstableFields": artifacts},
     )
+
+
+def from_cluster(reference: str, fetch: Callable[[str], Any]) -> Snapshot:
+    """The snapshot that ``fetch`` gets for ``[namespace/]name``. Raises ``BadSnapshot``."""
+    document = fetch(reference)
+    try:
+        return from_document(document)
+    except BadDocument as cause:
+        raise BadSnapshot(f"Snapshot {reference} cannot be used: {cause}") from cause
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
