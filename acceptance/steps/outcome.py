@@ -103,6 +103,17 @@ def text_report(world: World, text: str) -> None:
     assert text in world.outcome.stdout
 
 
+@then(parsers.parse('it prints "{text}"'))
+def prints(world: World, text: str) -> None:
+    assert text in world.outcome.stdout, world.outcome.stdout + world.outcome.stderr
+
+
+@then(parsers.parse('it prints a line matching "{pattern}"'))
+def prints_line(world: World, pattern: str) -> None:
+    lines = world.outcome.stdout.splitlines()
+    assert any(re.search(pattern, line) for line in lines), world.outcome.stdout
+
+
 @then(parsers.parse('the error says "{text}"'))
 def error_says(world: World, text: str) -> None:
     error = world.outcome.stderr

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 
-from pytest_bdd import parsers, when
+from pytest_bdd import given, parsers, when
 
 from acceptance.world import World
 from conforma.serve.faults import Gate
@@ -65,3 +66,31 @@ def interrupt(world: World, gate: Gate) -> None:
     world.finish(process, report)
     world.registry.faults.clear()
     world.registry.log.settled()
+
+
+@given(parsers.parse('the directory "{name}" holds a file'))
+def occupied_directory(world: World, name: str) -> None:
+    (world.directory / name).mkdir()
+    (world.directory / name / "file").touch()
+
+
+@when(parsers.parse('"conforma {arguments}" is run'))
+def run_command(world: World, arguments: str) -> None:
+    world.finish(world.start(*shlex.split(arguments)), world.new_report())
+
+
+@when("the kept release is served and its command is run")
+def serve_and_run(world: World) -> None:
+    serving = world.start("demo", "--serve=kept")
+    assert serving.stdout is not None
+    lines = []
+    while not (lines and lines[-1].startswith("Serving ")):
+        lines.append(serving.stdout.readline())
+        assert lines[-1], "the registry was not served"
+    command = re.search(r"conforma (validate image .*?)\n\n", "".join(lines), re.DOTALL)
+    assert command is not None
+    arguments = shlex.split(command[1].replace("\\\n", " "))
+    world.finish(world.start(*arguments), world.new_report())
+    serving.send_signal(signal.SIGINT)
+    serving.communicate(timeout=30)
+    assert serving.returncode == 0

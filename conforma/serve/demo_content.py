@@ -73,6 +73,7 @@ def base_layers() -> tuple[Layer, ...]:
     return layer_of(system, level=_LEVEL), layer_of(certificates, level=_LEVEL)
 
 
+@cache
 def runtime_layers() -> dict[str, tuple[Layer, ...]]:
     """For each language an interpreter and its libraries."""
     sizes = {"python": (5, 2), "node": (6, 2), "java": (8, 3)}
