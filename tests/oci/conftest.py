@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Patience, Registry, RegistryOptions, RequestSeen, RetryPolicy
 from conforma.serve.registry import RegistryServer
 
+SECRET = "c4nary-s3cret"
 QUICK = RetryPolicy(duration=0.001, max_wait=0.002)
 
 
@@ -108,3 +110,15 @@ def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         pause.wait(0.001)
+
+
+def login(home: Path, registry: str, user: str = "me", password: str = SECRET) -> dict[str, str]:
+    """An environment whose docker configuration knows one registry."""
+    auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return configured(home, {"auths": {registry: {"auth": auth}}})
+
+
+def configured(home: Path, document: dict[str, Any]) -> dict[str, str]:
+    (home / ".docker").mkdir(exist_ok=True)
+    (home / ".docker/config.json").write_text(json.dumps(document))
+    return {"HOME": str(home), "PATH": ""}

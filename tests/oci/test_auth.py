@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ClientFactory, put_image, until
+from conftest import SECRET, ClientFactory, configured, login, put_image, until
 
 from conforma.errors import AccessDenied, BadResponse, InputError
 from conforma.oci.manifest import Manifest
@@ -17,20 +17,6 @@ from conforma.oci.reference import Reference
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
-
-SECRET = "c4nary-s3cret"
-
-
-def login(home: Path, registry: str, user: str = "me", password: str = SECRET) -> dict[str, str]:
-    """An environment whose docker configuration knows one registry."""
-    auth = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return configured(home, {"auths": {registry: {"auth": auth}}})
-
-
-def configured(home: Path, document: dict[str, Any]) -> dict[str, str]:
-    (home / ".docker").mkdir(exist_ok=True)
-    (home / ".docker/config.json").write_text(json.dumps(document))
-    return {"HOME": str(home), "PATH": ""}
 
 
 @pytest.mark.parametrize("auth", [BasicAuth("me", SECRET), BearerAuth("me", SECRET)], ids=type)
