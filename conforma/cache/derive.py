@@ -14,6 +14,8 @@ from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight
 from conforma.cache.sink import CacheSink
 from conforma.cache.stats import Counters
+from conforma.cache.tables import TableMaker, Tables
+from conforma.cache.toc import Toc
 from conforma.cache.turns import Produced
 from conforma.oci.digest import DiffID, Digest, Hasher
 from conforma.oci.inflate import inflated
@@ -49,8 +51,10 @@ class Derivation:
         options: CacheOptions,
         counters: Counters,
         make_room: Callable[[], None],
+        tables: Tables,
     ) -> None:
         self._store = store
+        self._tables = tables
         self._options = options
         self._counters = counters
         self._make_room = make_room
@@ -100,6 +104,7 @@ class Derivation:
         what = f"layer {digest}"
         link_key = Key.of("links", digest)
         hasher = Hasher(claimed or DiffID(digest.algorithm, digest.hex))
+        maker = TableMaker(what)
         sink = CacheSink(
             self._store, link_key, strict=self._options.strict, make_room=self._make_room
         )
@@ -109,10 +114,13 @@ class Derivation:
                     flight.raise_if_abandoned()
                     hasher.update(piece)
                     sink.write(piece)
+                    maker.feed(piece)
             found = DiffID(hasher.expected.algorithm, hasher.hex)
             check_claim(digest, claimed, found)
+            table = maker.table()
             if is_plain(digest, found):
                 sink.discard()
+                self._keep_table(found, table)
                 self._publish_link(link_key, Link(found, hasher.size, self._boot))
                 return Produced(blob, "hits")
             handle = sink.publish(Key.of("layers", found), durable=False)
@@ -120,11 +128,16 @@ class Derivation:
             sink.discard()
             raise
         self._counters.add("derived")
+        self._keep_table(found, table)
         if not sink.stored:
             return Produced(handle, "pass_through")
         self._counters.add("disk_bytes", handle.size)
         self._publish_link(link_key, Link(found, hasher.size, self._boot))
         return Produced(handle, "hits")
+
+    def _keep_table(self, diff_id: DiffID, table: Toc | None) -> None:
+        if table is not None:
+            self._tables.put(diff_id, table)
 
     def _publish_link(self, key: Key, link: Link) -> None:
         if not self._store.writable:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
+from conforma.cache.contents import Contents
 from conforma.cache.handles import SharedFile
-from conforma.cache.layers import Fetch, SafeLayer
+from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.sink import Spill
 from conforma.cache.stats import CacheStats, Counters
+from conforma.cache.tables import table_of
 from conforma.cancellation import Cancellation
 from conforma.errors import SizeMismatch
 from conforma.oci.digest import DiffID, Digest, Hasher
@@ -84,11 +86,11 @@ class DirectLayers:
                 if cancellation is not None:
                     cancellation.raise_if_cancelled()
                 self._counters.add("network_bytes", len(chunk))
-                if hasher.size + len(chunk) > layer.size:
+                if layer.size != UNKNOWN and hasher.size + len(chunk) > layer.size:
                     raise SizeMismatch(f"{what}: more bytes than the {layer.size} declared")
                 hasher.update(chunk)
                 spill.write(chunk)
-        if hasher.size != layer.size:
+        if layer.size not in (UNKNOWN, hasher.size):
             raise SizeMismatch(f"{what}: got {hasher.size} bytes where {layer.size} were declared")
         hasher.check(what)
         return spill.finish()
@@ -105,6 +107,12 @@ class DirectLayers:
             spill.write(piece)
         check_claim(layer.digest, layer.diff_id, DiffID(hasher.expected.algorithm, hasher.hex))
         return spill.finish()
+
+    def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
+        """The files; the plain tar stays open, and on disk, while the result is in use."""
+        plain = self.uncompressed(layer, cancellation)
+        what = f"layer {layer.digest}"
+        return Contents(table_of(plain, what), lambda: plain, lambda _file: None, what)
 
     def _pieces(
         self, layer: SafeLayer, blob: SharedFile, cancellation: Cancellation | None

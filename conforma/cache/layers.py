@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
+from conforma.cache.contents import Contents
 from conforma.cache.handles import SharedFile
 from conforma.cancellation import Cancellation
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.manifest import Descriptor
+
+UNKNOWN: Final = -1
+"""The size of a blob about which nothing but its digest is known."""
 
 Fetch = Callable[[int], AbstractContextManager[Iterator[bytes]]]
 """Opens a blob at a byte offset and yields its bytes from there."""
@@ -26,6 +30,10 @@ class Source(Protocol):
         self, layer: SafeLayer, cancellation: Cancellation | None = None
     ) -> SharedFile:
         """The plain tar."""
+        ...
+
+    def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
+        """The files."""
         ...
 
 
@@ -80,3 +88,11 @@ class SafeLayer:
         ``TooLarge`` when the bytes do not inflate within the limits.
         """
         return self._source.uncompressed(self, cancellation).reader()
+
+    def contents(self, cancellation: Cancellation | None = None) -> Contents:
+        """The table of contents, and the files' bytes on demand.
+
+        Raises what :meth:`uncompressed` raises; ``BadArchive`` also when what
+        was inflated is not a tar archive.
+        """
+        return self._source.contents(self, cancellation)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from conforma.cache import fs
+from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
 from conforma.cache.directory import prepare
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
-from conforma.cache.layers import Fetch, SafeLayer
+from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
+from conforma.cache.link import check_claim
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight, SingleFlight, refuse_reentry
 from conforma.cache.stats import CacheStats, Counters
+from conforma.cache.tables import Tables, table_of
+from conforma.cache.toc import Toc
 from conforma.cache.transfer import Transfer
 from conforma.cache.turns import Produced, Turns, speaks_only_for_its_origin
 from conforma.cancellation import Cancellation
@@ -27,6 +31,8 @@ from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.inflate import suffix_of
 from conforma.oci.manifest import Descriptor
+
+R = TypeVar("R")
 
 _CLOSING: Final = 0.5  # seconds for running fills to notice that nobody waits
 
@@ -48,7 +54,9 @@ class SafeCache:
         self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
         self._turns = Turns(store, counters, options.patience)
         self._transfer = Transfer(store, options, counters, self._make_room)
-        self._derivation = Derivation(store, options, counters, self._make_room)
+        self._tables = Tables(store)
+        self._derivation = Derivation(store, options, counters, self._make_room, self._tables)
+        self._scans: SingleFlight[Toc] = SingleFlight()
         self._verified: set[tuple[Key, tuple[int, int]]] = set()
 
     @classmethod
@@ -147,12 +155,21 @@ class SafeCache:
         """The layer's plain tar, complete and verified. Used by :class:`SafeLayer`."""
         return self._demand(self._uncompressed, layer, cancellation)
 
+    def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
+        """The layer's files. Used by :class:`SafeLayer`."""
+        return Contents(
+            self._demand(self._table, layer, cancellation),
+            lambda: self.uncompressed(layer, cancellation),
+            lambda plain: self._distrust(layer, plain),
+            f"layer {layer.digest}",
+        )
+
     def _demand(
         self,
-        view: Callable[[SafeLayer, Cancellation | None], Produced[SharedFile]],
+        view: Callable[[SafeLayer, Cancellation | None], Produced[R]],
         layer: SafeLayer,
         cancellation: Cancellation | None,
-    ) -> SharedFile:
+    ) -> R:
         refuse_reentry(layer.digest)
         cancellation = cancellation or self._cancellation
         if cancellation is not None:
@@ -163,7 +180,7 @@ class SafeCache:
             self._counters.finish("leaders")
             raise
         self._counters.finish(produced.outcome)
-        if produced.outcome in ("hits", "coalesced"):
+        if produced.outcome in ("hits", "coalesced") and layer.size > 0:
             self._counters.add("saved_bytes", layer.size)
         return produced.value
 
@@ -198,8 +215,11 @@ class SafeCache:
 
     def _find_blob(self, descriptor: Descriptor) -> SharedFile | None:
         key = Key.of("blobs", descriptor.digest)
-        handle = self.store.open(key, descriptor.size)
-        return handle if handle is not None and self._intact(key, handle) else None
+        unknown = descriptor.size == UNKNOWN
+        handle = self.store.open(key, None if unknown else descriptor.size)
+        if handle is None or not self._intact(key, handle, doubtful=unknown):
+            return None
+        return handle
 
     def _uncompressed(
         self, layer: SafeLayer, cancellation: Cancellation | None
@@ -241,6 +261,37 @@ class SafeCache:
         if found.doubtful:
             self._derivation.settle(layer.digest, found)
         return found.file
+
+    def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
+        toc = self._find_table(layer)
+        if toc is not None:
+            return Produced(toc, "hits")
+        plain = self._uncompressed(layer, cancellation)  # makes the table on the way, if it can
+        toc = self._find_table(layer)
+        if toc is None:
+            toc, _ = self._scans.run(
+                Key.of("tocs", layer.digest), lambda _: self._scan(layer, plain.value), cancellation
+            )
+        return Produced(toc, plain.outcome)
+
+    def _find_table(self, layer: SafeLayer) -> Toc | None:
+        link = self._derivation.link(layer.digest)
+        if link is None:
+            return None
+        check_claim(layer.digest, layer.diff_id, link.diff_id)
+        return self._tables.get(link.diff_id)
+
+    def _scan(self, layer: SafeLayer, plain: SharedFile) -> Toc:
+        toc = table_of(plain, f"layer {layer.digest}")
+        link = self._derivation.link(layer.digest)
+        if link is not None:
+            self._tables.put(link.diff_id, toc)
+        return toc
+
+    def _distrust(self, layer: SafeLayer, plain: SharedFile) -> None:
+        found = self._derivation.find(layer.digest, layer.diff_id)
+        if found is not None and found.file.inode == plain.inode:
+            self.store.quarantine(found.key, plain)
 
     def _intact(self, key: Key, handle: SharedFile, *, doubtful: bool = False) -> bool:
         """Whether the content is right, as far as the policy wants to know.

@@ -13,7 +13,7 @@ from typing import Final
 
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
-from conforma.cache.layers import Fetch
+from conforma.cache.layers import UNKNOWN, Fetch
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight
 from conforma.cache.sink import CacheSink
@@ -52,7 +52,8 @@ class Transfer:
         ``Abandoned``, and ``CacheUnusable`` if there is no room anywhere.
         """
         key = Key.of("blobs", descriptor.digest)
-        leftovers = self._store.partials(key) if self._store.writable else []
+        resumable = self._store.writable and descriptor.size != UNKNOWN
+        leftovers = self._store.partials(key) if resumable else []
         if leftovers:
             try:
                 return self._attempt(key, descriptor, fetch, flight, leftovers)
@@ -73,10 +74,10 @@ class Transfer:
         hasher = Hasher(descriptor.digest)
         try:
             self._take_over(leftovers, sink, hasher, descriptor.size)
-            if hasher.size < descriptor.size or not descriptor.size:
+            if hasher.size < descriptor.size or descriptor.size <= 0:
                 self._counters.add("transfers")
                 self._download(fetch, sink, hasher, descriptor, flight, what)
-            if hasher.size != descriptor.size:
+            if descriptor.size not in (UNKNOWN, hasher.size):
                 raise SizeMismatch(
                     f"{what}: got {hasher.size} bytes where {descriptor.size} were declared"
                 )
@@ -109,7 +110,7 @@ class Transfer:
             for chunk in chunks:
                 flight.raise_if_abandoned()
                 self._counters.add("network_bytes", len(chunk))
-                if hasher.size + len(chunk) > descriptor.size:
+                if 0 <= descriptor.size < hasher.size + len(chunk):
                     raise SizeMismatch(
                         f"{what}: more bytes than the {descriptor.size} that were declared"
                     )

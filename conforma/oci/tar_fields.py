@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 from conforma.errors import BadArchive
@@ -15,7 +16,8 @@ class Fields:
 
     def check_sum(self, block: bytes) -> None:
         """Raise unless the header's own checksum fits it."""
-        stated = self.number(block[148:156])
+        digits = block[148:156].strip(b" \0")
+        stated = int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else -1
         # Adler-32's lower half is the sum of the bytes plus one, modulo 65521,
         # thirty times as fast as adding them up here.
         adler = zlib.adler32(block[156:], zlib.adler32(b"        ", zlib.adler32(block[:148])))

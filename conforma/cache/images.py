@@ -1,0 +1,289 @@
+"""ImageReader: what policies ask about images, answered through the layer cache.
+
+An image's files are answered from its layers' tables of contents; bytes are
+read only where somebody wants bytes. A tag should be resolved before, so that
+all answers are about one image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+from conforma.cache.contents import Contents
+from conforma.cache.direct import DirectLayers
+from conforma.cache.filters import InDirectories, TreeFilter
+from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
+from conforma.cache.overlay import Overlay, Place
+from conforma.cache.safe_cache import SafeCache
+from conforma.cancellation import Cancellation
+from conforma.errors import BadManifest, BadReference, NotFound, TooLarge, UnsafeArchive
+from conforma.oci.digest import DiffID
+from conforma.oci.layer import walk
+from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
+from conforma.oci.media_types import DOCKER_CONFIG, OCI_CONFIG, OCTETS
+from conforma.oci.reference import Reference
+from conforma.oci.registry import Registry
+from conforma.oci.tar import Kind
+
+_log = logging.getLogger(__name__)
+
+# Layers of one image that are brought in at the same time.
+_AT_ONCE: Final = 4
+_LARGEST_CONFIG: Final = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """One entry of an unpacked image.
+
+    ``layer`` is the digest of the layer it comes from; ``link_target`` is what
+    a symlink says, or the path a hard link shares its content with.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    link_target: str
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """An image's layers, lowest first, and the file system they make."""
+
+    layers: tuple[SafeLayer, ...]
+    contents: tuple[Contents, ...]
+    overlay: Overlay
+
+
+class ImageReader:
+    """Reads images of a registry through a cache, or through none."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        cache: SafeCache | DirectLayers,
+        *,
+        largest_file: int = 64 << 20,
+        largest_blob: int = 256 << 20,
+        largest_member: int = 500 << 20,
+    ) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._largest_file = largest_file
+        self._largest_blob = largest_blob
+        self._largest_member = largest_member
+
+    def image(self, reference: Reference) -> tuple[Manifest, ImageConfig]:
+        """The manifest and configuration of an image; of an index, its linux/amd64 child.
+
+        Raises ``NotFound`` when there is no such child, ``BadManifest``, and
+        what the registry raises.
+        """
+        reference, manifest = self._manifest(reference)
+        return manifest, self._config(reference, manifest)
+
+    def layers(self, reference: Reference) -> tuple[SafeLayer, ...]:
+        """The image's layers, lowest first; nothing of them is fetched yet."""
+        reference, manifest = self._manifest(reference)
+        return self._layers(reference, manifest)
+
+    def files(
+        self,
+        reference: Reference,
+        wanted: InDirectories,
+        cancellation: Cancellation | None = None,
+    ) -> dict[str, bytes]:
+        """The contents of the wanted files of the unpacked image, by path.
+
+        Symlinks and hard links give what they lead to inside the image; those
+        that lead nowhere, and what is no file, are left out. Raises
+        ``UnsafeArchive`` for a layer with members outside the root,
+        ``TooLarge`` for a file over the limit, and what :meth:`layers` and
+        reading a layer raise.
+        """
+        if not wanted.directories:
+            return {}
+        stack = self._stack(reference, cancellation)
+        overlay = stack.overlay
+        found: dict[str, bytes] = {}
+        for place in overlay.select(wanted):
+            path = overlay.path(place)
+            content = self._content_of(overlay, place, path)
+            if content is not None:
+                row = overlay.tocs[content.layer].row(content.index)
+                found[path] = stack.contents[content.layer].read(row, path, self._largest_file)
+        return dict(sorted(found.items()))
+
+    def tree(
+        self,
+        reference: Reference,
+        wanted: TreeFilter,
+        cancellation: Cancellation | None = None,
+    ) -> Iterator[TreeEntry]:
+        """The entries of the unpacked image that ``wanted`` admits, in order of their paths.
+
+        No file is read. Directories that no layer mentions are not listed.
+        Raises what :meth:`files` raises, before the first entry.
+        """
+        stack = self._stack(reference, cancellation)
+        overlay = stack.overlay
+        places = sorted(overlay.select(wanted), key=overlay.path)
+        return self._entries(stack, places, wanted)
+
+    def blob_bytes(self, reference: Reference) -> bytes:
+        """The blob that a reference with a digest names, as the registry stores it.
+
+        Raises ``BadReference`` without a digest, ``TooLarge`` over the limit.
+        """
+        with self._blob(reference).compressed() as source:
+            return source.read()
+
+    def blob_files(self, reference: Reference, paths: Collection[str]) -> dict[str, bytes]:
+        """Members of a tar blob, plain or compressed, by their exact names; the last one wins.
+
+        A member over the limit is left out, with a line in the log. Raises
+        ``BadArchive`` when the blob is no tar.
+        """
+        wanted = frozenset(paths)
+        if not wanted:
+            return {}
+        members = {}
+        blob = self._blob(reference)
+        with blob.uncompressed() as source:
+            for entry in walk(source, f"blob {blob.digest}"):
+                if entry.path in wanted and entry.kind == "file" and entry.fragments is None:
+                    members[entry.path] = entry
+            found: dict[str, bytes] = {}
+            for path, entry in sorted(members.items()):
+                if entry.size > self._largest_member:
+                    _log.error(
+                        "%s: %s is too large: %d bytes, limit %d",
+                        reference, path, entry.size, self._largest_member,
+                    )  # fmt: skip
+                    continue
+                source.seek(entry.offset)
+                found[path] = source.read(entry.size)
+            return found
+
+    def _manifest(self, reference: Reference) -> tuple[Reference, Manifest]:
+        manifest = self._registry.manifest(reference)
+        if isinstance(manifest, Manifest):
+            return reference, manifest
+        child = manifest.for_platform()
+        if child is None:
+            raise NotFound(f"{reference}: no child with platform linux/amd64 in the index")
+        reference = reference.pinned(child.digest)
+        manifest = self._registry.manifest(reference)
+        if isinstance(manifest, Index):
+            raise BadManifest(f"{reference}: an index inside an index is not supported")
+        return reference, manifest
+
+    def _config(self, reference: Reference, manifest: Manifest) -> ImageConfig:
+        descriptor = manifest.config
+        if descriptor.size > _LARGEST_CONFIG:
+            raise TooLarge(
+                f"{reference}: configuration of {descriptor.size} bytes, "
+                f"over the limit of {_LARGEST_CONFIG}"
+            )
+        layer = self._cache.layer(
+            descriptor, None, self._fetch(reference, descriptor), origin=reference.repository_name
+        )
+        with layer.compressed() as source:
+            return ImageConfig.parse(source.read())
+
+    def _layers(self, reference: Reference, manifest: Manifest) -> tuple[SafeLayer, ...]:
+        diff_ids: tuple[DiffID | None, ...] = (None,) * len(manifest.layers)
+        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+            listed = self._config(reference, manifest).diff_ids
+            if listed and len(listed) != len(manifest.layers):
+                raise BadManifest(
+                    f"{reference}: the configuration lists {len(listed)} layers, "
+                    f"the manifest {len(manifest.layers)}"
+                )
+            diff_ids = listed or diff_ids
+        return tuple(
+            self._cache.layer(
+                descriptor,
+                diff_id,
+                self._fetch(reference, descriptor),
+                origin=reference.repository_name,
+            )
+            for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True)
+        )
+
+    def _fetch(self, reference: Reference, descriptor: Descriptor) -> Fetch:
+        def fetch(offset: int) -> AbstractContextManager[Iterator[bytes]]:
+            return self._registry.open_blob(reference, descriptor, offset=offset)
+
+        return fetch
+
+    def _blob(self, reference: Reference) -> SafeLayer:
+        digest = reference.digest
+        if digest is None:
+            raise BadReference(f"{reference}: a blob is named by its digest")
+
+        def fetch(offset: int) -> AbstractContextManager[Iterator[bytes]]:
+            data = self._registry.read_blob(reference, digest, limit=self._largest_blob)
+            return nullcontext(iter((data[offset:],)))
+
+        descriptor = Descriptor(OCTETS, digest, UNKNOWN)
+        return self._cache.layer(descriptor, None, fetch, origin=reference.repository_name)
+
+    def _stack(self, reference: Reference, cancellation: Cancellation | None) -> _Stack:
+        layers = self.layers(reference)
+        contents = tuple(_all(lambda layer: layer.contents(cancellation), layers))
+        for layer, content in zip(layers, contents, strict=True):
+            if content.toc.unsafe:
+                raise UnsafeArchive(
+                    f"{reference}: layer {layer.digest} has a member outside the image: "
+                    f"{content.toc.unsafe[:200]!r}",
+                    hint="no honest build tool writes such a name; do not use this image",
+                )
+        return _Stack(
+            layers,
+            contents,
+            Overlay(
+                [content.toc for content in contents], lambda number: contents[number].members()
+            ),
+        )
+
+    def _content_of(self, overlay: Overlay, place: Place, path: str) -> Place | None:
+        target: Place | None = place
+        if overlay.tocs[place.layer].kind(place.index) == "symlink":
+            target = overlay.resolve(path)
+        return None if target is None else overlay.content(target)
+
+    def _entries(
+        self, stack: _Stack, places: Iterable[Place], wanted: TreeFilter
+    ) -> Iterator[TreeEntry]:
+        for place in places:
+            row = stack.overlay.row(place)
+            if wanted.admits(row.kind, row.mode):
+                yield TreeEntry(
+                    stack.overlay.path(place), row.kind, row.mode, row.uid, row.gid,
+                    row.size, row.link, str(stack.layers[place.layer].digest),
+                )  # fmt: skip
+
+
+def _all(
+    work: Callable[[SafeLayer], Contents], layers: tuple[SafeLayer, ...]
+) -> Iterator[Contents]:
+    """``work`` for each layer, in order, a few at a time.
+
+    Without this, workers that validate images with the same layers would wait
+    for the first of them together, then for the second, using one core.
+    """
+    if len(layers) < 2:
+        yield from map(work, layers)
+        return
+    with ThreadPoolExecutor(min(_AT_ONCE, len(layers)), "layers") as pool:
+        yield from pool.map(work, layers)
