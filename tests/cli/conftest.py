@@ -1,0 +1,16 @@
+"""A shop for the tests of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shop import Shop, open_shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shop]:
+    with open_shop(tmp_path, capsys) as opened:
+        yield opened
