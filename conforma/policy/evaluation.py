@@ -232,9 +232,9 @@ def _considered(
         if decision.included:
             spoken.add((result.package, finding.code))
         yield Step(finding, "kept" if decision.included else "excluded", decision, result.query)
-    evaluated = frozenset(asked.packages)
     for rule in book.rules.values():
-        if rule.package in evaluated and (rule.package, rule.code) not in spoken:
+        # A rule whose success would be kept is in a package that was evaluated.
+        if (rule.package, rule.code) not in spoken:
             decision = selection.decide(Subject(rule.code, collections=rule.collections))
             yield Step(success_of(rule), "kept" if decision.included else "excluded", decision)
 

@@ -15,9 +15,6 @@ from conforma.policy.outcomes import RuleResult, results_of
 from conforma.policy.rules import RuleBook, exception_name, rule_kind
 
 _PLAIN_STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_KEYWORDS = frozenset(
-    ("as", "contains", "data", "default", "else", "every", "false", "if", "import", "in", "input")
-) | {"not", "null", "package", "some", "true", "with"}
 
 
 class Questions:
@@ -35,7 +32,6 @@ class Questions:
             for rule in rules:
                 self.asked.append((package, rule))
                 self.queries.append(f"data{path}.{rule}")
-        self.packages = packages
 
     def results(self, answers: Sequence[list[Any]]) -> Iterator[tuple[RuleResult, bool]]:
         """Every result, with whether its package makes an exception for its rule.
@@ -55,6 +51,6 @@ class Questions:
 
 
 def _step(segment: str) -> str:
-    if _PLAIN_STEP.fullmatch(segment) and segment not in _KEYWORDS:
+    if _PLAIN_STEP.fullmatch(segment):
         return f".{segment}"
     return f"[{json.dumps(segment)}]"

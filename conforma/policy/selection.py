@@ -83,7 +83,7 @@ class Selection:
         tracked = dict.fromkeys(item.value for item in self.items.include if not item.component)
         names: set[str] = set()
         for subject in examined:
-            names.update(name for name, _ in matchers(subject) if subject.code or name == "*")
+            names.update(name for name, _ in matchers(subject))
         if self.mode == "ec-policy":
             for rule in self.book.known:
                 if self._takes_part(rule):

@@ -154,6 +154,22 @@ def test_the_trail_tells_which_item_decided(evaluator: Evaluator) -> None:
     ]
 
 
+def test_when_all_that_failed_is_excluded_by_its_terms_the_rule_has_passed(
+    evaluator: Evaluator,
+) -> None:
+    group = SourceGroup(config=Patterns(exclude=("main.reject:x",)))
+    assert told(judge(evaluator(TERMS, group=group), {"names": ["x"]})) == [
+        ("Success", "main.reject")
+    ]
+
+
+def test_only_violations_tell_how_to_exclude_them(evaluator: Evaluator) -> None:
+    (found,) = judge(
+        evaluator(TERMS.replace("deny contains", "warn contains")), {"names": ["x"]}
+    ).findings
+    assert found.metadata["description"] == "Rejects what is named."
+
+
 def test_a_volatile_exclude_holds_for_its_component_and_time_only(evaluator: Evaluator) -> None:
     entry = Criterion("main.reject", effective_until="2025-07-21", component_names=("web",))
     rules = evaluator(TERMS, group=SourceGroup(volatile=Volatile(exclude=(entry,))))

@@ -88,6 +88,8 @@ def test_packages_of_several_segments_are_evaluated() -> None:
 def test_an_anonymous_rule_selects_its_own_package_and_the_one_its_code_names() -> None:
     rules = book(anonymous=(rule("other.name", package="main"),), packages=("other",))
     assert packages(rules, ("other",)) == ("other", "main")
+    deep = book(anonymous=(rule("a.b.name", package="main"),), packages=("a", "a.b", "b"))
+    assert packages(deep, ("*",)) == ("a", "a.b", "main")
 
 
 def test_results_without_a_code_are_kept_whatever_the_items() -> None:
@@ -111,6 +113,7 @@ item_lists = st.lists(
     item_lists,
     st.lists(st.sampled_from(["t", "u"]), max_size=2).map(tuple),
     st.sampled_from([(), ("m",), ("m", "n")]),
+    st.sampled_from(["include-exclude", "ec-policy"]),
 )
 def test_what_would_be_kept_is_evaluated(
     rules: list[str],
@@ -118,9 +121,10 @@ def test_what_would_be_kept_is_evaluated(
     exclude: tuple[str, ...],
     terms: tuple[str, ...],
     collections: tuple[str, ...],
+    mode: FilterType,
 ) -> None:
     known = book(*(rule(code, collections=collections) for code in rules))
-    chosen = selection(known, include or ("*",), exclude)
+    chosen = selection(known, include or ("*",), exclude, mode)
     for code in rules:
         if chosen.decide(Subject(code, terms, collections)).included:
             assert code.rpartition(".")[0] in chosen.packages().names
