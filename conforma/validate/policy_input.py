@@ -26,7 +26,6 @@ BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 OLM_MANIFESTS: Final = "operators.operatorframework.io.bundle.manifests.v1"
 
-_FILE_SUFFIXES: Final = (".yaml", ".yml", ".json")
 # The members of an image configuration's "config" that rules get to see.
 _CONFIG_MEMBERS: Final = (
     *("AttachStderr", "AttachStdin", "AttachStdout", "Cmd", "Healthcheck", "Domainname"),
@@ -121,17 +120,6 @@ def manifest_directory(config: Mapping[str, Any]) -> str | None:
     labels = shown_config(config).get("Labels")
     path = labels.get(OLM_MANIFESTS) if isinstance(labels, Mapping) else None
     return posixpath.normpath(path) if isinstance(path, str) else None
-
-
-def is_manifest_file(path: str, directory: str) -> bool:
-    """Whether a file of the image belongs to the manifests in ``directory``.
-
-    It lies directly in it and has one of the suffixes ``.yaml``, ``.yml`` and
-    ``.json``; upper and lower case are the same.
-    """
-    parent, name = posixpath.split(posixpath.normpath(path))
-    suffix = posixpath.splitext(f"x{name}")[1]  # ".yaml" alone is a suffix, too
-    return (parent or ".").lower() == directory.lower() and suffix.lower() in _FILE_SUFFIXES
 
 
 def parsed_files(contents: Mapping[str, bytes]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from conforma.validate.policy_input import (
     ImageFacts,
     ParentImage,
     build,
-    is_manifest_file,
     manifest_directory,
     parsed_files,
     shown_config,
@@ -190,24 +189,6 @@ LABEL = "operators.operatorframework.io.bundle.manifests.v1"
 )
 def test_the_directory_of_operator_manifests(config: dict[str, Any], directory: str | None) -> None:
     assert manifest_directory(config) == directory
-
-
-@pytest.mark.parametrize(
-    ("path", "directory", "belongs"),
-    [
-        ("manifests/csv.yaml", "manifests", True),
-        ("./manifests/csv.yml", "manifests", True),
-        ("Manifests/CSV.JSON", "manifests", True),
-        ("manifests/.yaml", "manifests", True),
-        ("manifests/deep/csv.yaml", "manifests", False),
-        ("csv.yaml", "manifests", False),
-        ("csv.yaml", ".", True),
-        ("manifests/csv.txt", "manifests", False),
-        ("manifests/yaml", "manifests", False),
-    ],
-)
-def test_which_files_are_operator_manifests(path: str, directory: str, belongs: bool) -> None:
-    assert is_manifest_file(path, directory) == belongs
 
 
 def test_files_that_are_neither_yaml_nor_json_are_left_out() -> None:
