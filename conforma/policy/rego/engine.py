@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from conforma.cancellation import Cancellation
-from conforma.errors import EngineError, EvaluationFailed
+from conforma.errors import EngineError, EvaluationFailed, PolicyError
 from conforma.policy.rego.annotations import AnnotatedRule
 from conforma.policy.rego.failures import failure_of
 from conforma.policy.rego.frames import Frame, Undefined, encode_answer
@@ -186,6 +186,7 @@ class Ruleset:
         self._pending: _Compilation | None = None
         self._home: EngineProcess | None = None
         self._key = 0
+        self._fault: PolicyError | None = None
         self._annotations: tuple[AnnotatedRule, ...] | None = None
 
     def begin(self) -> None:
@@ -196,10 +197,16 @@ class Ruleset:
     def ready(self) -> tuple[EngineProcess, int]:
         """Wait until the rules are compiled in a living engine; raises as ``compile`` does."""
         with self._lock:
+            if self._fault is not None:
+                raise self._fault.with_traceback(None)
             if self._home is None or not self._home.alive:
                 compilation = self._begin()
                 try:
                     self._key = compilation.finish(self._engine)
+                except PolicyError as error:
+                    # Everybody meets the same fault; it is looked for once.
+                    self._fault = error
+                    raise
                 finally:
                     self._pending = None
                 self._home = compilation.process

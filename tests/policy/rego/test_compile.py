@@ -173,3 +173,14 @@ def test_inspection_of_broken_files_names_them_relative_to_the_source(
     directory = policy_dir("package main\ndeny contains x := 1\n")
     with pytest.raises(CompileFailed, match=r"^1 error occurred: main\.rego:\d+: rego_parse_error"):
         engine.inspect(directory)
+
+
+def test_rules_that_do_not_compile_are_compiled_once(engine: Engine, policy_dir: Write) -> None:
+    directory = policy_dir("package main\nv := unknown(1)\n")
+    ruleset = engine.compile([directory], wait=False)
+    with pytest.raises(CompileFailed) as first:
+        ruleset.ready()
+    policy_dir("package main\nv := 1\n")
+    with pytest.raises(CompileFailed) as second:
+        ruleset.evaluate(b"{}", ["data.main.v"])
+    assert second.value is first.value

@@ -107,6 +107,7 @@ func (e *evaluation) run(rules *ruleset, asked request) ([]byte, error) {
 			rego.EvalTransaction(view),
 			rego.EvalVirtualCache(shared),
 			rego.EvalTime(now),
+			rego.EvalSortSets(true),
 			rego.EvalExternalCancel(e.cancel),
 			rego.EvalInterQueryBuiltinValueCache(rules.values),
 		}
