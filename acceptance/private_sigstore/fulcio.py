@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from acceptance.private_sigstore.der import octets, text
+
 FULCIO = "1.3.6.1.4.1.57264.1"
 SCT_LIST = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 
@@ -33,13 +35,6 @@ def public_pem(key: Any) -> str:
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         .decode()
     )
-
-
-def der_text(text: str) -> bytes:
-    """A DER UTF8String."""
-    data = text.encode()
-    size = bytes([len(data)]) if len(data) < 128 else b"\x81" + bytes([len(data)])
-    return b"\x0c" + size + data
 
 
 class CTLog:
@@ -159,7 +154,7 @@ class Fulcio:
         key = key or ec.generate_private_key(ec.SECP256R1())
         at = (at or datetime.now(UTC) - timedelta(minutes=1)).replace(microsecond=0)
         if extensions is None:
-            extensions = {1: issuer.encode(), 8: der_text(issuer)}
+            extensions = {1: issuer.encode(), 8: text(issuer)}
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
@@ -187,13 +182,8 @@ class Fulcio:
         if stamps:
             listed = b"".join(struct.pack("!H", len(stamp)) + stamp for stamp in stamps)
             listed = struct.pack("!H", len(listed)) + listed
-            size = (
-                bytes([len(listed)])
-                if len(listed) < 128
-                else (b"\x82" + struct.pack("!H", len(listed)))
-            )
             builder = builder.add_extension(
-                x509.UnrecognizedExtension(SCT_LIST, b"\x04" + size + listed), False
+                x509.UnrecognizedExtension(SCT_LIST, octets(listed)), False
             )
         return Leaf(key, builder.sign(self.key, hashes.SHA384()), self.chain)
 

@@ -221,9 +221,10 @@ def _read(
 
 
 def _read_file(name: str) -> bytes:
-    path = Path(name)
+    if not name:
+        raise InputError("open : no such file or directory")
     try:
-        with path.open("rb") as file:
+        with Path(name).open("rb") as file:
             return file.read(_MAX_KEY_TEXT + 1)
     except (OSError, ValueError) as cause:
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)

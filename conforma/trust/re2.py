@@ -30,6 +30,7 @@ _POSIX: Final = {
 _SAME: Final = frozenset("dDwWsSbBafnrtvx")
 _RENAMED: Final = {"A": r"\A", "z": r"\Z"}
 _GROUP: Final = re.compile(r"\(\?(?::|P?<(?P<name>[A-Za-z_]\w*)>|(?P<flags>[ims]+)(?P<end>[:)]))")
+_COUNTED: Final = re.compile(r"\{\d+(?:,\d*)?\}\Z")
 _LONGEST: Final = 4096
 
 
@@ -64,7 +65,8 @@ def compile_re2(pattern: str) -> re.Pattern[str]:
             piece = r"\Z" if char == "$" and not flags & re.MULTILINE else char
             position += 1
             # Python would read a second "+" as possessive; RE2 refuses it.
-            if char in "*+?" and pattern[position : position + 1] in ("*", "+"):
+            repeated = char in "*+?" or (char == "}" and _COUNTED.search(pattern, 0, position))
+            if repeated and pattern[position : position + 1] in ("*", "+"):
                 raise ValueError("invalid nested repetition operator")
         out.append(piece)
     try:

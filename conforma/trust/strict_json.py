@@ -72,7 +72,9 @@ def decode_base64(text: str) -> bytes:
     except binascii.Error:
         raise ValueError(f"illegal base64 data at input byte {_base64_fault(raw)}") from None
     if binascii.b2a_base64(data, newline=False) != bare:
-        raise ValueError(f"illegal base64 data at input byte {len(raw.rstrip(b'=')) - 1}")
+        fault = _base64_fault(raw)
+        at = fault if fault < len(raw) else len(raw.rstrip(b"=\r\n")) - 1
+        raise ValueError(f"illegal base64 data at input byte {at}")
     return data
 
 

@@ -104,9 +104,13 @@ def world(tmp_path: Path) -> Iterator[World]:
         environment={"HOME": str(tmp_path), "PATH": ""},
     )
     with RegistryServer() as server, Registry(options, cancellation) as registry:
-        made = World(server, registry, Lab(), Reference.parse(f"{server.host}/app@{Digest.of(b'')}"))
+        made = World(
+            server, registry, Lab(), Reference.parse(f"{server.host}/app@{Digest.of(b'')}")
+        )
         raw = made._manifest([])
-        digest = server.store.repository("app").put_manifest(raw, media_types.OCI_MANIFEST, tag="latest")
+        digest = server.store.repository("app").put_manifest(
+            raw, media_types.OCI_MANIFEST, tag="latest"
+        )
         made.image = Reference.parse(f"{server.host}/app@{digest}")
         yield made
         server.faults.clear()

@@ -116,7 +116,10 @@ def test_another_key_with_log_entries_is_named(world: World) -> None:
             ec.generate_private_key(ec.SECP256R1()),
             "invalid signature when validating ASN.1 encoded signature",
         ),
-        (rsa.generate_private_key(public_exponent=65537, key_size=2048), "crypto/rsa: verification error"),
+        (
+            rsa.generate_private_key(public_exponent=65537, key_size=2048),
+            "crypto/rsa: verification error",
+        ),
         (ed25519.Ed25519PrivateKey.generate(), "failed to verify signature"),
     ],
     ids=["ecdsa", "rsa", "ed25519"],
@@ -340,7 +343,9 @@ def test_referrers_are_found_through_the_tag_where_there_is_no_api(world: World)
 def test_limits_protect_against_floods(world: World) -> None:
     made = signature(world)
     world.tag("sig", *[made] * (MAX_LAYERS + 1))
-    with pytest.raises(BadEvidence, match=r"^number of layers \(1001\) exceeded the limit \(1000\)$"):
+    with pytest.raises(
+        BadEvidence, match=r"^number of layers \(1001\) exceeded the limit \(1000\)$"
+    ):
         world.verifier(world.lab.by_key()).image_signatures(world.image)
     small = Verifier(
         world.registry,
@@ -349,7 +354,9 @@ def test_limits_protect_against_floods(world: World) -> None:
         environ={"COSIGN_MAX_ATTACHMENT_SIZE": "1kB"},
     )
     world.tag("att", attestation(world, predicate={"filler": "x" * 2000}))
-    with pytest.raises(NoMatchingSignature, match=r"size of layer \(\d+\) exceeded the limit \(1000\)"):
+    with pytest.raises(
+        NoMatchingSignature, match=r"size of layer \(\d+\) exceeded the limit \(1000\)"
+    ):
         small.attestations(world.image)
 
 
