@@ -21,12 +21,18 @@ log = logging.getLogger("conforma.rego")
 _ANSWERING_THREADS = 8
 
 
-def run_opa(args: Sequence[str], open_builtins: Callable[[], Mapping[str, Builtin]]) -> int:
+def run_opa(
+    args: Sequence[str],
+    open_builtins: Callable[[], Mapping[str, Builtin]],
+    *,
+    when_ended: Callable[[], None] = lambda: None,
+) -> int:
     """Run ``opa`` with ``args`` on our own standard streams; returns its exit status.
 
-    ``open_builtins`` is called when the first function is. A function that
-    fails for its surroundings is logged and answered as the Go tool does: as
-    if the registry could not be reached. Raises ``EngineError``.
+    ``open_builtins`` is called when the first function is, ``when_ended`` when
+    nobody waits for answers any more. A function that fails for its
+    surroundings is logged and answered as the Go tool does: as if the registry
+    could not be reached. Raises ``EngineError``.
     """
     answers_in, answers_out = os.pipe()
     calls_in, calls_out = os.pipe()
@@ -56,6 +62,7 @@ def run_opa(args: Sequence[str], open_builtins: Callable[[], Mapping[str, Builti
                 elif frame.header["type"] == "log":
                     relay_log(frame)
             status = child.wait()
+            when_ended()
     return status if status >= 0 else 128 - status
 
 

@@ -64,6 +64,7 @@ def test_removed_and_unknown_functions_are_refused(
         'v := ec.purl.parse("p").nmae',
         'v := ec.sigstore.verify_image("r", {"ignore_rekor": "no"})',
         'v := ec.oci.image_referrers("r")[0].platform',
+        'v := conforma.oci.image_tree("r", {})[7].owner',
     ],
 )
 def test_the_compiler_checks_calls_against_the_declared_types(

@@ -122,7 +122,7 @@ func conformaBuiltins() []builtin {
 		asking("ec.oci.image_referrers", "Discover artifacts attached to an image via OCI Referrers API.",
 			returning(named("referrers", oneElement(referrerType()), "list of referrer descriptors"), ref), texts),
 		asking("conforma.oci.image_tree", "List the entries of the unpacked file system of an image.",
-			returning(named("entries", types.NewArray(nil, types.NewObject(nil, types.NewDynamicProperty(types.S, types.A))),
+			returning(named("entries", types.NewArray(nil, treeEntryType()),
 				"the entries that match the filter, sorted by path"),
 				ref, named("filter", types.NewObject(nil, types.NewDynamicProperty(types.S, types.A)), "what to list")), textAndObject),
 		asking("ec.sigstore.verify_image", "Use sigstore to verify the signature of an image.",

@@ -76,6 +76,19 @@ func referrerType() types.Type {
 	)
 }
 
+func treeEntryType() types.Type {
+	return closed(
+		member("path", types.S),
+		member("kind", types.S),
+		member("mode", types.N),
+		member("uid", types.N),
+		member("gid", types.N),
+		member("size", types.N),
+		member("link_target", types.S),
+		member("layer", types.S),
+	)
+}
+
 func signatureType() types.Type {
 	return closed(
 		member("keyid", types.S),
