@@ -67,7 +67,7 @@ class Exchange:
 
     def url(self, ask: Ask) -> httpx.URL:
         """Where ``ask`` goes first."""
-        if "://" in ask.path:
+        if ask.is_elsewhere:
             return httpx.URL(ask.path)
         registry = ask.reference.registry
         scheme = self._options.scheme(registry)
@@ -122,11 +122,10 @@ class Exchange:
     def _authorized(self, ask: Ask, url: httpx.URL, attempt: int) -> tuple[httpx.Response, bool]:
         """The answer after at most one round of authentication, and whether we were redirected."""
         actions = ask.actions
-        home = httpx.URL(
-            f"{self._options.scheme(ask.reference.registry)}://{ask.reference.registry}"
-        )
-        if origin_of(url) != origin_of(home):
-            # An upload or a page elsewhere must do without our credentials.
+        if ask.is_elsewhere and origin_of(url) != origin_of(
+            self.url(Ask("GET", ask.reference, ""))
+        ):
+            # An upload or a page on another host must do without our credentials.
             actions = None
         if actions is None:
             shown, response = None, self._sender.send(ask, url, None, attempt)

@@ -32,6 +32,11 @@ class Ask:
     """What a token must allow; ``None`` to send no credentials at all."""
     lane: Lane = "small"
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether ``path`` is a whole URL, perhaps on another host."""
+        return "://" in self.path
+
 
 class Sender:
     """The HTTP client of a run. Thread safe."""

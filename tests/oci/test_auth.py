@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SECRET, ClientFactory, configured, login, put_image, until
 
 from conforma.errors import AccessDenied, BadResponse, InputError
 from conforma.oci.manifest import Manifest
@@ -17,6 +16,7 @@ from conforma.oci.reference import Reference
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import SECRET, ClientFactory, configured, login, put_image, until
 
 
 @pytest.mark.parametrize("auth", [BasicAuth("me", SECRET), BearerAuth("me", SECRET)], ids=type)
@@ -82,6 +82,7 @@ def test_rc_9_strangers_are_introduced_once(client: ClientFactory, tmp_path: Pat
         assert len(refused) == 1
 
 
+@pytest.mark.slow
 def test_rc_9_tokens_are_renewed_before_they_expire(client: ClientFactory, tmp_path: Path) -> None:
     # A lifetime of one second is over after half of it, which is when we renew.
     auth = BearerAuth("me", SECRET, lifetime=1)

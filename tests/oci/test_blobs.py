@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from conftest import ClientFactory, put_image, stored
 
 from conforma.errors import (
     BadResponse,
@@ -19,6 +18,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Patience, Registry
 from conforma.serve.faults import Fault
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, put_image, stored
 
 DATA = os.urandom(1_000_000)
 

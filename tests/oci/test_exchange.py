@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import SECRET, ClientFactory, login, put_image, stored, until
 
 from conforma.cancellation import Cancellation
 from conforma.errors import (
@@ -23,6 +22,7 @@ from conforma.oci.registry import Patience, Registry, RegistryOptions, RetryPoli
 from conforma.serve.auth import BasicAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import SECRET, ClientFactory, login, put_image, stored, until
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
@@ -92,6 +92,7 @@ def test_rc_5_a_permanent_429_ends_with_an_error_that_says_so(
     assert len(server.log.settled()) == 4
 
 
+@pytest.mark.slow
 def test_rc_5_retry_after_is_waited_for(server: RegistryServer, registry: Registry) -> None:
     reference = put_image(server)
     server.faults.add(Fault(status=429, headers={"Retry-After": "1"}))
@@ -112,6 +113,7 @@ def test_rc_5_nobody_waits_longer_than_makes_sense(
     assert len(server.log.settled()) == 1
 
 
+@pytest.mark.slow
 def test_rc_5_a_429_stops_everybody_and_one_request_goes_first(
     server: RegistryServer, registry: Registry
 ) -> None:
@@ -387,6 +389,7 @@ def test_rc_23_every_request_can_be_observed(server: RegistryServer, client: Cli
     assert made.registry.stats.requests == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up(
     server: RegistryServer, client: ClientFactory
 ) -> None:

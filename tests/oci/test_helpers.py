@@ -5,11 +5,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import until
 
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, Interrupted
 from conforma.oci.helpers import ask_helper
+from tests.oci.scenery import until
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_a_helper_that_hangs_is_ended_with_its_children(hanging: Path) -> None:
     env = {"PATH": f"{hanging}:{os.environ['PATH']}"}
     with pytest.raises(AccessDenied, match=r"did not answer within 0\.5 s"):

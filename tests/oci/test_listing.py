@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from conftest import ClientFactory, digest_of, put_image
 
 from conforma.errors import (
     AccessDenied,
@@ -22,6 +21,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.faults import Fault
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, digest_of, put_image
 
 
 def attach(server: RegistryServer, subject: Reference, kind: str) -> Digest:

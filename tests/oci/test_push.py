@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import ClientFactory, put_image
 
 from conforma.errors import BadResponse, DigestMismatch, RegistryError
 from conforma.oci import media_types
@@ -12,6 +11,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.faults import Fault
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, put_image
 
 
 @pytest.fixture

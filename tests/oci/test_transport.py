@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from conftest import ClientFactory, put_image
 
 from conforma.errors import InputError, RegistryUnreachable
 from conforma.oci.options import Patience
@@ -21,6 +20,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.tls import client_context
 from conforma.oci.transport import Transport
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, put_image
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ClientFactory, digest_of, put_image, stored, until
 
 from conforma.errors import (
     BadManifest,
@@ -24,6 +23,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, digest_of, put_image, stored, until
 
 
 def test_an_image_is_described_resolved_and_read(
