@@ -210,12 +210,25 @@ def _validator_class() -> Any:
         if isinstance(instance, str) and not re.search(strict, instance):
             yield ValidationError("pattern")
 
+    def property_names(
+        validator: Any, names: Any, instance: object, _: Any
+    ) -> Iterator[ValidationError]:
+        # Python's own does not say which property it is about.
+        if isinstance(instance, Mapping):
+            for name in instance:
+                yield from validator.descend(name, names, path=name)
+
     def in_order(schema: Any) -> list[tuple[str, Any]]:
         return sorted(schema.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER)))
 
     return validators.create(
         Draft202012Validator.META_SCHEMA,
-        {**Draft202012Validator.VALIDATORS, "$ref": ref, "pattern": pattern},
+        {
+            **Draft202012Validator.VALIDATORS,
+            "$ref": ref,
+            "pattern": pattern,
+            "propertyNames": property_names,
+        },
         type_checker=Draft202012Validator.TYPE_CHECKER,
         applicable_validators=in_order,
     )
