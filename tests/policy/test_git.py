@@ -19,7 +19,8 @@ from conforma.errors import (
     UnsafeArchive,
 )
 from conforma.oci.retry import RetryPolicy
-from conforma.policy.git import Git, Repository, child_environment
+from conforma.policy.git import Git, child_environment
+from conforma.policy.git_url import Repository
 from tests.policy.services import (
     Answer,
     Service,
