@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from conforma.cache.paths import follow, key_of, lies_within, parent_of, path_of
 from conforma.cache.toc import Row, Selector, Toc
@@ -100,7 +101,7 @@ class Overlay:
                 return None
             directory, _, name = toc.row(place.index).link.rpartition("/")
             top = place.layer
-            parent = follow(directory, lambda path, top=top: self._link_at(path, top))
+            parent = follow(directory, partial(self._link_at, top=top))
             if parent is None:
                 return None
             target = self.lookup(f"{parent}/{name}" if parent else name, top)

@@ -38,7 +38,7 @@ def listing(root: Path) -> dict[str, tuple[str, int, bytes]]:
             status = path.lstat()
             mode = stat.S_IMODE(status.st_mode)
             if path.is_symlink():
-                entry = ("symlink", mode, os.readlink(path).encode())
+                entry = ("symlink", mode, os.readlink(path).encode())  # noqa: PTH115 - Path tidies it
             elif path.is_dir():
                 entry = ("directory", mode, b"")
             elif stat.S_ISFIFO(status.st_mode):
@@ -62,7 +62,7 @@ def _inside(root: Path, name: str) -> Path:
         elif part not in ("", "."):
             path = root.joinpath(*done, part)
             if path.is_symlink():
-                target = os.readlink(path)
+                target = os.readlink(path)  # noqa: PTH115 - Path tidies it
                 if target.startswith("/"):
                     done = []
                 todo += target.split("/")[::-1]
