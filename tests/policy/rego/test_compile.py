@@ -185,3 +185,15 @@ def test_rules_that_do_not_compile_are_compiled_once(engine: Engine, policy_dir:
     with pytest.raises(CompileFailed) as second:
         ruleset.evaluate(b"{}", ["data.main.v"])
     assert second.value is first.value
+
+
+def test_odd_characters_in_a_path_are_nothing_special(
+    engine: Engine, policy_dir: Write, tmp_path: Path
+) -> None:
+    directory = policy_dir("package main\nv := data.a\n", folder="x:y z%20é")
+    data = tmp_path / "a:b"
+    data.mkdir()
+    (data / "a.json").write_text('{"a": 1}')
+    ruleset = engine.compile([directory], [data])
+    assert ruleset.evaluate(b"{}", ["data.main.v"]) == [[1]]
+    assert [rule.file for rule in ruleset.annotations] == ["main.rego"]

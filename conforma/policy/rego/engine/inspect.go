@@ -46,7 +46,11 @@ type chainRef struct {
 // inspectDir describes every rule below dir except those of tests. File names
 // are relative to dir.
 func inspectDir(dir string) ([]ruleInfo, error) {
-	paths, err := loader.FilteredPaths([]string{dir}, func(_ string, info os.FileInfo, _ int) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := loader.FilteredPaths(loaderPaths([]string{dir}), func(_ string, info os.FileInfo, _ int) bool {
 		name := strings.ToLower(info.Name())
 		return !info.IsDir() && (!strings.HasSuffix(name, ".rego") || strings.HasSuffix(name, "_test.rego"))
 	})

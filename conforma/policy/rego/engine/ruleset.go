@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -124,7 +125,7 @@ func sortedNames(modules map[string]*ast.Module) []string {
 
 // loadModules parses all policy files on all processors.
 func loadModules(dirs []string) (map[string]*ast.Module, error) {
-	paths, err := loader.FilteredPaths(dirs, func(_ string, info os.FileInfo, _ int) bool {
+	paths, err := loader.FilteredPaths(loaderPaths(dirs), func(_ string, info os.FileInfo, _ int) bool {
 		return !info.IsDir() && !strings.HasSuffix(info.Name(), ".rego")
 	})
 	if err != nil {
@@ -154,6 +155,18 @@ func loadModules(dirs []string) (map[string]*ast.Module, error) {
 	return modules, nil
 }
 
+// loaderPaths writes paths so that OPA's loader takes a colon in one for what
+// it is, and not for the end of a prefix.
+func loaderPaths(paths []string) []string {
+	written := slices.Clone(paths)
+	for i, path := range written {
+		if absolute, err := filepath.Abs(path); err == nil && strings.Contains(path, ":") {
+			written[i] = (&url.URL{Scheme: "file", Path: absolute}).String()
+		}
+	}
+	return written
+}
+
 // parseModule reads path; positions in it are reported under name.
 func parseModule(path, name string) (*ast.Module, error) {
 	text, err := os.ReadFile(path)
@@ -177,7 +190,7 @@ func loadDocuments(dirs []string, document []byte) (documents, error) {
 	if roots, err := dataRoots(dirs); err != nil {
 		return documents{}, err
 	} else if len(roots) > 0 {
-		loaded, err := loader.NewFileLoader().Filtered(roots, func(_ string, info os.FileInfo, _ int) bool {
+		loaded, err := loader.NewFileLoader().Filtered(loaderPaths(roots), func(_ string, info os.FileInfo, _ int) bool {
 			return !info.IsDir() && !slices.Contains(documentSuffixes, filepath.Ext(info.Name()))
 		})
 		if err != nil {
@@ -206,7 +219,7 @@ func loadDocuments(dirs []string, document []byte) (documents, error) {
 func dataRoots(dirs []string) ([]string, error) {
 	var roots []string
 	for _, dir := range dirs {
-		files, err := loader.FilteredPaths([]string{dir}, func(_ string, info os.FileInfo, _ int) bool {
+		files, err := loader.FilteredPaths(loaderPaths([]string{dir}), func(_ string, info os.FileInfo, _ int) bool {
 			return !info.IsDir() && !slices.Contains(documentSuffixes, filepath.Ext(info.Name()))
 		})
 		if err != nil {
