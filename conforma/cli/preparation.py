@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +22,14 @@ from conforma.cli.wiring import Once, open_layers, open_registry, retry_policy
 from conforma.errors import ConformaError, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
-from conforma.policy.config import Identity, PolicyConfig
+from conforma.policy import workspace
+from conforma.policy.config import Identity
 from conforma.policy.effective_time import EffectiveTime
 from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.kube import Kubernetes
+from conforma.policy.locate import load_policy, read_content
 from conforma.policy.overrides import Settings, add_rule_data, apply_overrides
+from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
 from conforma.policy.source import Sources
@@ -122,16 +125,19 @@ def prepare(
         Sources(lambda: registry, cancellation, retry=retry_policy(settings))
     )
     cluster = Kubernetes(settings.kubeconfig)
+    load_key = partial(
+        PublicKey.load, fetch=partial(_download, sources), secrets=cluster.secret_field
+    )
     problems = Collected()
     found = Snapshot()
     with problems:
         found = _read_snapshot(options, cluster)
     policy: _Policy | None = None
     with problems:
-        policy = _read_policy(options, sources, cluster)
+        policy = _read_policy(options, sources, cluster, load_key)
     if policy is not None:
         config, errors = add_rule_data(
-            policy.settings.config, options.extra_rule_data, partial(_content, sources)
+            policy.settings.config, options.extra_rule_data, partial(read_content, sources=sources)
         )
         problems.add(errors)
         policy = replace(policy, settings=replace(policy.settings, config=config))
@@ -146,6 +152,7 @@ def prepare(
         sources,
         found,
         policy,
+        load_key,
         trace_rules=trace_rules,
         formats=formats,
     )
@@ -169,9 +176,14 @@ def _read_snapshot(options: ImageOptions, cluster: Kubernetes) -> Snapshot:
     return snapshot.check(snapshot.merge(parts))
 
 
-def _read_policy(options: ImageOptions, sources: Sources, cluster: Kubernetes) -> _Policy:
+def _read_policy(
+    options: ImageOptions,
+    sources: Sources,
+    cluster: Kubernetes,
+    load_key: Callable[[str], PublicKey],
+) -> _Policy:
     """The policy after all overrides, with its moment and key (2.4); the first error wins."""
-    config = PolicyConfig.parse(_content(sources, options.policy))
+    config = load_policy(options.policy, sources, cluster)
     overridden = apply_overrides(
         config,
         rekor_url=options.rekor_url,
@@ -189,8 +201,7 @@ def _read_policy(options: ImageOptions, sources: Sources, cluster: Kubernetes) -
     key = overridden.config.public_key
     if not key:
         return _Policy(overridden, moment, None)
-    loaded = PublicKey.load(key, fetch=partial(_download, sources), secrets=cluster.secret_field)
-    return _Policy(overridden, moment, loaded)
+    return _Policy(overridden, moment, load_key(key))
 
 
 def _assemble(
@@ -201,29 +212,34 @@ def _assemble(
     sources: Sources,
     found: Snapshot,
     policy: _Policy,
+    load_key: Callable[[str], PublicKey],
     *,
     trace_rules: bool,
     formats: frozenset[str],
 ) -> Preparation:
     config = policy.settings.config
-    fetched = sources.fetch_all(config.urls)
-    engine = stack.enter_context(Engine.start(cancellation)) if config.sources else None
-    evaluators = tuple(
-        SourceGroupEvaluator(
-            engine,
-            group,
-            policy_dirs=[fetched[url].path for url in group.policy],
-            data_dirs=[fetched[url].path for url in group.data],
-            configuration=config.configuration,
-            sigstore_options=_sigstore_options(options, policy),
-            started=policy.effective_time.moment,
-            mode=cast(FilterType, options.filter_type),
-            trace=trace_rules,
+    sources.fetch_all(config.urls)
+    workspaces = tuple(workspace.prepare(group, sources) for group in config.sources)
+    evaluators: tuple[SourceGroupEvaluator, ...] = ()
+    if workspaces:
+        engine = stack.enter_context(Engine.start(cancellation))
+        evaluators = tuple(
+            SourceGroupEvaluator(
+                engine,
+                group,
+                policy_dirs=place.policy_dirs,
+                data_dirs=place.data_dirs,
+                configuration=config.configuration,
+                sigstore_options=_sigstore_options(options, policy),
+                started=policy.effective_time.moment,
+                mode=cast(FilterType, options.filter_type),
+                trace=trace_rules,
+            )
+            for group, place in zip(config.sources, workspaces, strict=True)
         )
-        for group in config.sources
-        if engine is not None
-    )
-    layers = stack.enter_context(open_layers(options.cache, cancellation))
+    pins = {url: pinned for place in workspaces for url, pinned in place.pins.items()}
+    layers = open_layers(options.cache, cancellation)
+    stack.enter_context(layers)
     images = ImageReader(registry, layers)
     trust = TrustPolicy(
         public_key=policy.public_key,
@@ -248,9 +264,9 @@ def _assemble(
         images=images,
         verifier=verifier,
         evaluators=evaluators,
-        builtins={},
+        builtins=builtins_for(registry, images, verifier, load_key, cancellation),
         cancellation=cancellation,
-        policy=config.pinned({url: source.pinned for url, source in fetched.items()}).as_dict(),
+        policy=config.pinned(pins).as_dict(),
         key=policy.public_key.pem if policy.public_key is not None else "",
     )
 
@@ -284,14 +300,6 @@ def _download(sources: Sources, url: str) -> bytes:
     """The one file that an https URL names."""
     (file,) = (path for path in sources.fetch(url).path.iterdir() if path.is_file())
     return file.read_bytes()
-
-
-def _content(sources: Sources, text: str) -> str:
-    import pathlib
-
-    if text.endswith((".yaml", ".yml", ".json")) and pathlib.Path(text).exists():
-        return pathlib.Path(text).read_text()
-    return text
 
 
 def _vsa_problems(options: ImageOptions) -> list[ConformaError]:
