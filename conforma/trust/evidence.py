@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from conforma.errors import BadEvidence, BadManifest, NotFound
@@ -115,26 +115,32 @@ class EvidenceReader:
         if layer.media_type.startswith(bundle.MEDIA_TYPE):
             return self._layer(place, layer, "bundle")
         if found.artifact_type == layer.media_type == SIMPLE_SIGNING:
-            return self._layer(place, layer, "signature", bare=True)
+            return self._bare(place, manifest, "signature")
         if found.artifact_type == layer.media_type == DSSE_ENVELOPE:
-            return self._layer(place, layer, "attestation", bare=True)
+            return self._bare(place, manifest, "attestation")
         return None
+
+    def _bare(self, place: Reference, manifest: Manifest, kind: Kind) -> Attached:
+        # cosign annotates the manifest of a referrer, not its layer, and an
+        # envelope there has no annotation for the signature it holds.
+        found = self._layer(place, manifest.layers[0], kind)
+        implied = {SIGNATURE: ""} if kind == "attestation" else {}
+        annotations = {**implied, **manifest.annotations, **found.annotations}
+        return replace(found, annotations=annotations, bare=True)
 
     def _counted(self, layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
         if len(layers) > MAX_LAYERS:
             raise BadEvidence(f"number of layers ({len(layers)}) exceeded the limit ({MAX_LAYERS})")
         return layers
 
-    def _layer(
-        self, place: Reference, layer: Descriptor, kind: Kind, bare: bool = False
-    ) -> Attached:
+    def _layer(self, place: Reference, layer: Descriptor, kind: Kind) -> Attached:
         content, fault = b"", ""
         if layer.size > self._limit:
             fault = f"size of layer ({layer.size}) exceeded the limit ({self._limit})"
         else:
             content = self._registry.read_blob(place, layer, limit=self._limit)
         return Attached(
-            kind, layer.digest, layer.media_type, content, layer.annotations, bare, fault
+            kind, layer.digest, layer.media_type, content, layer.annotations, fault=fault
         )
 
 

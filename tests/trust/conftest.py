@@ -52,10 +52,15 @@ class World:
     def refer(
         self, content: bytes, media_type: str, annotations: Mapping[str, str] | None = None
     ) -> None:
-        """Attach one layer as a referrer."""
-        layer = Attached("bundle", Digest.of(content), media_type, content, annotations or {})
+        """Attach one layer as a referrer; the annotations are on the manifest, as cosign has it."""
+        layer = Attached("bundle", Digest.of(content), media_type, content, {})
         self.server.store.repository(self.image.repository).put_manifest(
-            self._manifest([layer], artifactType=media_type, subject=self._subject()),
+            self._manifest(
+                [layer],
+                artifactType=media_type,
+                subject=self._subject(),
+                **({"annotations": dict(annotations)} if annotations else {}),
+            ),
             media_types.OCI_MANIFEST,
         )
 

@@ -21,7 +21,14 @@ from conforma.errors import (
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.serve.faults import Fault
-from conforma.trust.evidence import DSSE_ENVELOPE, MAX_LAYERS, SIGNATURE, SIMPLE_SIGNING, Attached
+from conforma.trust.evidence import (
+    DSSE_ENVELOPE,
+    MAX_LAYERS,
+    REKOR_BUNDLE,
+    SIGNATURE,
+    SIMPLE_SIGNING,
+    Attached,
+)
 from conforma.trust.root import TrustRoot
 from conforma.trust.signature import reported
 from conforma.trust.slsa import check_schema
@@ -269,7 +276,7 @@ def test_a_bare_referrer_satisfies_the_check_but_is_not_listed(world: World) -> 
 
 def test_a_bare_envelope_is_an_attestation(world: World) -> None:
     made = attestation(world)
-    world.refer(made.content, DSSE_ENVELOPE, made.annotations)
+    world.refer(made.content, DSSE_ENVELOPE, {REKOR_BUNDLE: made.annotations[REKOR_BUNDLE]})
     (found,) = world.verifier(world.lab.by_key()).attestations(world.image)
     assert found.statement.is_about(world.digest)
 
