@@ -85,6 +85,7 @@ class Exchange:
                 try:
                     body = self._read(response, limit, ask)
                 except httpx.TransportError as cause:
+                    response.close()  # nobody waits with a place in the lane
                     attempts.failed(self.explained(ask, cause), cause)
                     continue
                 return Answer(response.status_code, response.headers, body)
@@ -97,7 +98,7 @@ class Exchange:
         url = self.url(ask)
         origin = origin_of(url)
         while True:
-            self._throttle.wait(origin)
+            self._throttle.wait(origin, nested=ask.actions is None)
             attempts.count += 1
             try:
                 response, redirected = self._authorized(ask, url, attempts.count)

@@ -111,11 +111,13 @@ class Manifests:
     def _get(self, reference: Reference) -> Manifest | Index:
         path = f"manifests/{reference.identifier}"
         answer = self._exchange.fetch(Ask("GET", reference, path, _ACCEPT), self._limit)
-        if reference.digest is not None:
-            actual = Digest.of(answer.body, reference.digest.algorithm)
-            if actual != reference.digest:
+        # Of a tag we know nothing better than what the registry calls it.
+        promised = reference.digest or _digest_header(answer)
+        if promised is not None:
+            actual = Digest.of(answer.body, promised.algorithm)
+            if actual != promised:
                 raise DigestMismatch(
-                    f"{reference}: digest mismatch: the manifest that was served has {actual}",
+                    f"{reference}: digest mismatch: promised {promised}, served {actual}",
                     hint="the registry, or something between it and us, changed the content",
                 )
         document = read_document(answer, reference)
@@ -156,10 +158,14 @@ def _from_headers(answer: Answer) -> Descriptor | None:
     """What a HEAD says about a manifest, if it says all of it."""
     media_type = media_types.essence(answer.headers.get("content-type", ""))
     length = answer.headers.get("content-length", "")
-    try:
-        digest = Digest.parse(answer.headers.get("docker-content-digest", ""))
-    except BadDigest:
-        return None
-    if not media_type or not (length.isascii() and length.isdigit()):
+    digest = _digest_header(answer)
+    if digest is None or not media_type or not (length.isascii() and length.isdigit()):
         return None
     return Descriptor(media_type, digest, int(length))
+
+
+def _digest_header(answer: Answer) -> Digest | None:
+    try:
+        return Digest.parse(answer.headers.get("docker-content-digest", ""))
+    except BadDigest:
+        return None

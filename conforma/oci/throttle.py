@@ -30,9 +30,11 @@ class Throttle:
         self._changed = threading.Condition(threading.RLock())
         self._gates: dict[Origin, _Gate] = {}
 
-    def wait(self, origin: Origin) -> None:
+    def wait(self, origin: Origin, *, nested: bool) -> None:
         """Return when a request to ``origin`` may go; call :meth:`answered` afterwards.
 
+        A ``nested`` request is made for the sake of another, perhaps the very
+        one that goes first, so it waits for the pause and for nobody else.
         Raises ``Interrupted`` or ``DeadlineExceeded`` if the run is to stop first.
         """
         if origin not in self._gates:
@@ -40,20 +42,20 @@ class Throttle:
         started = time.monotonic()
         unregister = self._cancellation.on_cancel(self._wake)
         try:
-            while not self._may_pass(origin):
+            while not self._may_pass(origin, nested):
                 pass
         finally:
             unregister()
             self._meter.add(waited=time.monotonic() - started)
 
-    def _may_pass(self, origin: Origin) -> bool:
+    def _may_pass(self, origin: Origin, nested: bool) -> bool:
         self._cancellation.raise_if_cancelled()
         with self._changed:
             gate = self._gates.get(origin)
             if gate is None:
                 return True
             left = gate.opens_at - time.monotonic()
-            if left <= 0 and not gate.probing:
+            if left <= 0 and (nested or not gate.probing):
                 gate.probing = True
                 return True
             self._changed.wait(left if left > 0 else None)

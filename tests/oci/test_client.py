@@ -193,14 +193,26 @@ def test_rc_16_a_manifest_with_another_digest_is_refused(
     assert isinstance(registry.manifest(pinned), Manifest)  # nothing wrong was remembered
 
 
-def test_rc_16_the_digest_header_is_not_believed(
-    server: RegistryServer, registry: Registry
-) -> None:
+def test_rc_16_the_digest_header_is_compared(server: RegistryServer, registry: Registry) -> None:
     reference = put_image(server)
     lie = str(Digest.of(b"something else"))
     server.faults.add(Fault(headers={"Docker-Content-Digest": lie}), method="GET")
-    manifest = registry.manifest(reference)
-    assert registry.resolve(reference).digest == Digest.of(manifest.raw)
+    with pytest.raises(DigestMismatch, match=f"promised {lie}"):
+        registry.manifest(reference)
+
+
+def test_rc_16_the_digest_header_is_never_believed(
+    server: RegistryServer, registry: Registry
+) -> None:
+    pinned = registry.resolve(put_image(server))
+    body = b'{"schemaVersion": 2, "manifests": []}'
+    headers = {
+        "Docker-Content-Digest": str(pinned.digest),
+        "Content-Type": media_types.OCI_INDEX,
+    }
+    server.faults.add(Fault(200, headers, body), method="GET")
+    with pytest.raises(DigestMismatch, match=f"promised {pinned.digest}"):
+        registry.manifest(pinned)
 
 
 def test_rc_16_a_head_about_another_digest_is_refused(

@@ -19,7 +19,7 @@ from conforma.errors import (
     RegistryUnreachable,
 )
 from conforma.oci.registry import Patience, Registry, RegistryOptions, RetryPolicy
-from conforma.serve.auth import BasicAuth
+from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
 from tests.oci.scenery import SECRET, ClientFactory, login, put_image, stored, until
@@ -135,6 +135,22 @@ def test_rc_5_a_429_stops_everybody_and_one_request_goes_first(
         for future in (first, *others):
             future.result(10)
     assert server.log.settled().counts(path="manifests/").total() == 8
+
+
+def test_rc_5_the_request_that_goes_first_may_need_a_token(client: ClientFactory) -> None:
+    auth = BearerAuth()
+    with RegistryServer(auth=auth) as server:
+        reference = put_image(server)
+        registry = client().registry
+        registry.tags(reference)
+        auth.revoke_all()
+        server.faults.add(Fault(status=429), path="manifests/")
+        registry.head(reference)
+        assert [r.status for r in server.log.settled().matching(path="manifests/")] == [
+            429,
+            401,
+            200,
+        ]
 
 
 @pytest.mark.parametrize("status", [400, 403])
@@ -365,8 +381,6 @@ def test_rc_19_an_overloaded_server_gets_fewer_requests_at_once(
 
 
 def test_rc_11_every_request_says_who_we_are(client: ClientFactory) -> None:
-    from conforma.serve.auth import BearerAuth
-
     with RegistryServer(auth=BearerAuth()) as server:
         reference = put_image(server)
         client(user_agent="conforma/test (contact)").registry.head(reference)
