@@ -1,0 +1,46 @@
+"""What the program says it is made of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import conforma
+from conforma.cli import version
+from conforma.cli.root import run
+
+
+def test_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Version            v{conforma.__version__}"
+    assert [line[:19].rstrip() for line in lines] == [
+        "Version", "Source ID", "Change date", "ECC", "OPA", "Conftest", "Cosign", "Sigstore",
+        "Rekor", "Tekton Pipeline", "Kubernetes Client",
+    ]  # fmt: skip
+
+
+def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version", "-j"]) == 0
+    out = capsys.readouterr().out
+    document = json.loads(out)
+    assert out.count("\n") == 1
+    assert list(document) == ["Version", "Commit", "ChangedOn", "Components"]
+    versions = {part["Name"]: part["Version"] for part in document["Components"]}
+    assert versions["Sigstore"] == f"v{importlib.metadata.version('sigstore')}"
+    assert versions["Conftest"] == "N/A"
+
+
+def test_short_is_the_version_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version", "--short"]) == 0
+    assert capsys.readouterr().out == f"v{conforma.__version__}"
+
+
+def test_opa_is_the_one_that_is_built_in() -> None:
+    modules = Path(conforma.__file__).parent / "policy" / "rego" / "engine" / "go.mod"
+    pinned = re.search(r"open-policy-agent/opa (v\S+)", modules.read_text())
+    assert pinned is not None and pinned[1] == version.OPA
