@@ -49,9 +49,13 @@ def _split(count: int) -> int:
 
 @dataclass
 class Rekor:
-    """The log. ``shift`` is the difference of global and tree index, as after sharding."""
+    """The log. ``shift`` is the difference of global and tree index, as after sharding.
+
+    The tree's number in checkpoints marks them as those of Rekor v1.
+    """
 
     origin: str = "rekor.private.test"
+    tree: str = " - 42"
     shift: int = 1000
     leaves: list[bytes] = field(default_factory=lambda: [b"first", b"second", b"third"])
 
@@ -77,7 +81,7 @@ class Rekor:
 
     def checkpoint(self, leaves: list[bytes]) -> str:
         """A signed note about the tree of ``leaves``."""
-        note = f"{self.origin}\n{len(leaves)}\n{b64(tree_root(leaves))}\n"
+        note = f"{self.origin}{self.tree}\n{len(leaves)}\n{b64(tree_root(leaves))}\n"
         signature = self.log_id[:4] + self.sign(note.encode())
         return f"{note}\n\u2014 {self.origin} {b64(signature)}\n"
 
@@ -109,10 +113,11 @@ class Entry:
         return {"SignedEntryTimestamp": b64(self.promise()), "Payload": self.payload()}
 
     def bundled(self, *, promise: bool = True, proof: bool = True) -> dict[str, Any]:
-        """A ``TransparencyLogEntry`` of a Sigstore bundle."""
+        """A ``TransparencyLogEntry`` of a Sigstore bundle; without promise as Rekor v2 has it."""
         parsed = json.loads(self.body)
+        shift = self.log.shift if promise else 0
         entry: dict[str, Any] = {
-            "logIndex": str(self.index + self.log.shift),
+            "logIndex": str(self.index + shift),
             "logId": {"keyId": b64(self.log.log_id)},
             "kindVersion": {"kind": parsed["kind"], "version": parsed["apiVersion"]},
             "canonicalizedBody": b64(self.body),

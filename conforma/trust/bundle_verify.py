@@ -124,8 +124,9 @@ def _witness(entry: LogEntry, version: str, root: TrustRoot) -> Witness:
     if entry.promise:
         # An integrated time counts only if the log signed it.
         return check_promise(entry, root.logs)
-    if witness is None:
-        raise NotInLog("inclusion proof is missing")
+    # Rekor v2 has one index for each entry; nothing but the proof vouches for it.
+    if witness is None or entry.proof is None or entry.log_index != entry.proof.log_index:
+        raise NotInLog("inclusion proof is for another entry")
     return witness
 
 
