@@ -32,7 +32,7 @@ def _changes(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"character {place}", value[:place] + swapped + value[place + 1 :]
         yield "empty" if value else "filled", "" if value else "QUJD"
         yield "longer", value + "QUJD"
-        yield "as number", 7
+        yield "as number", 987654
     elif isinstance(value, dict | list) and value:
         yield "empty", type(value)()
         yield "as text", "text"
