@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from conforma import gojson
 from conforma.errors import InputError
 from conforma.gotext import quoted
 
@@ -251,7 +252,7 @@ def _key(value: Any, event: Any) -> str:
         case int():
             return str(value)
         case float():
-            return repr(value)
+            return gojson.number(value)
         case _:
             raise _failed(f"yaml: {_line(event)}unsupported map key: it is empty or no scalar")
 
@@ -271,11 +272,17 @@ def _scalar_value(event: Any, plain: bool) -> Any:
         value = float(value)
     expected = {"bool": bool, "int": int, "float": float, "null": type(None)}
     if tag and type(value) is not expected[tag.removeprefix(_TAG)]:
-        raise _failed(f"yaml: cannot decode `{text[:100]}` as a !!{tag.removeprefix(_TAG)}")
+        name = tag.removeprefix(_TAG)
+        raise _failed(f"yaml: cannot decode !!{_tag_of(value)} `{text[:100]}` as a !!{name}")
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         name = "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
         raise _failed(f"json: unsupported value: {name}")
     return value
+
+
+def _tag_of(value: Any) -> str:
+    names: dict[type, str] = {bool: "bool", int: "int", float: "float", type(None): "null"}
+    return names.get(type(value), "str")
 
 
 def _resolved(text: str) -> Any:
@@ -288,6 +295,8 @@ def _resolved(text: str) -> Any:
     if match := _INTEGER.fullmatch(digits):
         base = next(name for name in _BASES if match[name] is not None)
         number = int(match[base], _BASES[base])
+        if base != "d" and number >= 1 << 64:
+            return text  # Go reads no such number; decimal ones become floats there
         return -number if match["sign"] == "-" else number
     if _FLOAT.fullmatch(digits):
         decimal = float(digits)

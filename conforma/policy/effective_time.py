@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from conforma.errors import InputError
-from conforma.gotext import quoted
 from conforma.policy.timestamps import parse_date, parse_rfc3339
 
 # Clocks of two machines of one pipeline differ by this much.
@@ -135,16 +134,36 @@ def _why_not(text: str, layout: tuple[tuple[str, str], ...]) -> str:
         if match is None:
             whole = "".join(name for name, _ in layout)
             return (
-                f"parsing time {quoted(text)} as {quoted(whole)}: "
-                f"cannot parse {quoted(rest)} as {quoted(element)}"
+                f"parsing time {_quoted(text)} as {_quoted(whole)}: "
+                f"cannot parse {_quoted(rest)} as {_quoted(element)}"
             )
         if element == "05" and int(match[0][:2]) > 59:
-            return f"parsing time {quoted(text)}: second out of range"
+            return f"parsing time {_quoted(text)}: second out of range"
         if element in _BOUNDS:
             name, low, high = _BOUNDS[element]
             if not low <= int(match[0]) <= high:
-                return f"parsing time {quoted(text)}: {name} out of range"
+                return f"parsing time {_quoted(text)}: {name} out of range"
+        if element == "Z07:00" and match[0] != "Z":
+            for name, digits, most in (
+                ("hour", match[0][1:3], 24),
+                ("minute", match[0][4:6], 60),
+            ):
+                if int(digits) > most:
+                    return f"parsing time {_quoted(text)}: time zone offset {name} out of range"
         rest = rest[match.end() :]
     if rest:
-        return f"parsing time {quoted(text)}: extra text: {quoted(rest)}"
-    return f"parsing time {quoted(text)}: day out of range"
+        return f"parsing time {_quoted(text)}: extra text: {_quoted(rest)}"
+    return f"parsing time {_quoted(text)}: day out of range"
+
+
+def _quoted(text: str) -> str:
+    """As package ``time`` quotes: byte by byte, everything but printable ASCII in hexadecimal."""
+    escaped = (
+        f"\\{chr(byte)}"
+        if byte in b'"\\'
+        else chr(byte)
+        if 0x20 <= byte < 0x7F
+        else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f'"{"".join(escaped)}"'

@@ -101,6 +101,16 @@ def test_todays_date_is_not_in_the_past() -> None:
             'parsing time "2026-02-03T10:11:60Z": extra text: "T10:11:60Z"',
         ),
         (
+            "2026-02-03T10:11:12+25:00",
+            'parsing time "2026-02-03T10:11:12+25:00": time zone offset hour out of range',
+            'parsing time "2026-02-03T10:11:12+25:00": extra text: "T10:11:12+25:00"',
+        ),
+        (
+            'é"\n',
+            r'parsing time "\xc3\xa9\"\x0a" as "2006-01-02T15:04:05Z07:00": cannot parse "\xc3\xa9\"\x0a" as "2006"',
+            r'parsing time "\xc3\xa9\"\x0a" as "2006-01-02": cannot parse "\xc3\xa9\"\x0a" as "2006"',
+        ),
+        (
             "",
             'parsing time "" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "2006"',
             'parsing time "" as "2006-01-02": cannot parse "" as "2006"',
