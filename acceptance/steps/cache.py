@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,37 +75,44 @@ def unusable_cache(world: World) -> None:
 
 @when(parsers.parse("the first shared layer in the cache is {damage}"))
 def damage_entry(world: World, damage: str) -> None:
+    """Damage the layer as it was downloaded and as it was unpacked."""
     digest = shared_layers(world)[0]
-    [entry] = cached_files(world, digest.hex)
-    mode = entry.stat().st_mode
-    entry.chmod(mode | stat.S_IWUSR)
-    data = bytearray(entry.read_bytes())
-    if damage == "truncated":
-        del data[len(data) // 2 :]
-    elif damage == "empty":
-        data.clear()
-    elif damage == "bit-flipped":
-        data[len(data) // 2] ^= 1
-    else:
-        raise AssertionError(damage)
-    entry.write_bytes(data)
-    entry.chmod(mode)
+    body = world.registry.store.blob(digest)
+    assert body is not None
+    unpacked = gzip.decompress(body.read(0, body.size))
+    names = {digest.hex, hashlib.sha256(unpacked).hexdigest()}
+    entries = [path for path in whole(world) if path.name in names]
+    assert len(entries) == 2, [str(path) for path in whole(world)]
+    for entry in entries:
+        data = bytearray(entry.read_bytes())
+        if damage == "truncated":
+            del data[len(data) // 2 :]
+        elif damage == "empty":
+            data.clear()
+        elif damage == "bit-flipped":
+            # In the configuration that the policy reads, or anywhere in the compressed bytes.
+            place = data.find(b'{"layer"')
+            data[place if place >= 0 else len(data) // 2] ^= 1
+        else:
+            raise AssertionError(damage)
+        mode = entry.stat().st_mode
+        entry.chmod(mode | stat.S_IWUSR)
+        entry.write_bytes(data)
+        entry.chmod(mode)
 
 
 @then("the cache holds nothing but whole layers")
 def whole_layers(world: World) -> None:
-    """Whatever has the name of a blob has its content."""
-    import hashlib
-
-    for path in files_below(world.cache_directory / "blobs" / "sha256"):
-        if len(path.name) == 64:
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    """Whatever has the name of a layer has its content."""
+    for path in whole(world):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def cached_files(world: World, hex_digest: str) -> list[Path]:
-    """The compressed bytes of a layer in the cache."""
-    blobs = files_below(world.cache_directory / "blobs")
-    return [path for path in blobs if path.name == hex_digest]
+def whole(world: World) -> list[Path]:
+    """Every compressed and every unpacked layer in the cache, whatever the version of its layout."""
+    found = files_below(world.cache_directory)
+    kinds = ("blobs", "layers")
+    return [f for f in found if f.parts[-4] in kinds and re.fullmatch("[0-9a-f]{64}", f.name)]
 
 
 def files_below(directory: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 from pytest_bdd import given, parsers
@@ -10,6 +11,7 @@ from acceptance.world import World, own_layer
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Platform
+from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.images import Member, image_of, index_of, layer_of, random_member
 from conforma.serve.signing import Signer, copy_evidence
@@ -17,6 +19,7 @@ from conforma.serve.statements import Build, provenance_v02, provenance_v1
 from conforma.serve.transparency import TransparencyLog
 
 SHARED_SIZE = 400_000
+USER, PASSWORD, WRONG = "robot", "correct-horse", "wrong-pony"
 
 
 @given(parsers.re(r'a signed and attested image "(?P<name>[^"]+)"$'))
@@ -161,6 +164,39 @@ def hanging_registry(world: World, name: str) -> Gate:
 @given("the registry is down")
 def registry_down(world: World) -> None:
     world.registry.close()
+
+
+@given("the registry wants basic credentials")
+def basic_registry(world: World) -> None:
+    world.registry.auth = BasicAuth(USER, PASSWORD)
+
+
+@given("the registry wants bearer tokens")
+def token_registry(world: World) -> None:
+    world.registry.auth = BearerAuth(USER, PASSWORD)
+
+
+@given("nobody has logged in")
+def not_logged_in(world: World) -> None:
+    assert not (world.directory / ".docker").exists()
+
+
+@given("the user has logged in to the registry")
+def logged_in(world: World) -> None:
+    log_in(world, PASSWORD)
+
+
+@given("the user has logged in with a wrong password")
+def wrongly_logged_in(world: World) -> None:
+    log_in(world, WRONG)
+
+
+def log_in(world: World, password: str) -> None:
+    """Leave what ``docker login`` leaves."""
+    pair = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    file = world.directory / ".docker" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"auths": {world.registry.host: {"auth": pair}}}))
 
 
 def layers_of(world: World, name: str) -> tuple[Digest, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from pytest_bdd import parsers, then
 
+from acceptance.steps.images import PASSWORD, USER, WRONG
 from acceptance.world import World
 
 PASSED, REFUSED, UNDECIDED, INTERRUPTED = 0, 1, 3, 130
@@ -131,6 +133,13 @@ def names_undecided(world: World, name: str) -> None:
 @then("nothing looks like a bug")
 def no_traceback(world: World) -> None:
     assert "Traceback" not in world.outcome.stderr, world.outcome.stderr
+
+
+@then("no secret is shown")
+def no_secret(world: World) -> None:
+    shown = world.outcome.stdout + world.outcome.stderr
+    encoded = [base64.b64encode(f"{USER}:{p}".encode()).decode() for p in (PASSWORD, WRONG)]
+    assert not [secret for secret in (PASSWORD, WRONG, *encoded) if secret in shown]
 
 
 @then("the report names the commit of the policy")
