@@ -120,6 +120,8 @@ def prepare(
 
     Raises one error with everything that is wrong with the input.
     """
+    # The engine comes up while we import the HTTP client and fetch the policy.
+    engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
     registry = stack.enter_context(open_registry(settings, cancellation))
     sources = stack.enter_context(
         Sources(lambda: registry, cancellation, retry=retry_policy(settings))
@@ -148,6 +150,7 @@ def prepare(
         stack,
         options,
         cancellation,
+        engine,
         registry,
         sources,
         found,
@@ -208,6 +211,7 @@ def _assemble(
     stack: ExitStack,
     options: ImageOptions,
     cancellation: Cancellation,
+    engine: Engine | None,
     registry: Registry,
     sources: Sources,
     found: Snapshot,
@@ -222,7 +226,7 @@ def _assemble(
     workspaces = tuple(workspace.prepare(group, sources) for group in config.sources)
     evaluators: tuple[SourceGroupEvaluator, ...] = ()
     if workspaces:
-        engine = stack.enter_context(Engine.start(cancellation))
+        assert engine is not None, "only a policy names sources"
         evaluators = tuple(
             SourceGroupEvaluator(
                 engine,
