@@ -23,7 +23,8 @@ class Cancellation:
 
     def __init__(self, seconds: float | None = None, *, label: str | None = None) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler may cancel while its own thread registers a callback.
+        self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._next_key = 0
         self._label = label or f"{seconds:g}s" if seconds else ""

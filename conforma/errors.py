@@ -4,17 +4,17 @@
 
     ConformaError              message, optional hint, exit status
       InputError               what the user gave cannot be used            exit 1
-        BadReference  BadDigest  BadManifest  BadSnapshot  BadPolicyConfig
+        BadReference  BadDigest  BadSnapshot  BadPolicyConfig
       RegistryError            names the reference; secrets are redacted    exit 3
         NotFound  AccessDenied  RateLimited  RegistryUnreachable  BadResponse
       IntegrityError           bytes differ from their promise              exit 3
-        DigestMismatch  SizeMismatch  TooLarge  BadArchive  UnsafeArchive
+        DigestMismatch  SizeMismatch  TooLarge  BadManifest  BadArchive  UnsafeArchive
       CacheError                                                            exit 3
         CacheBusy  CacheUnusable
       TrustError               the evidence does not hold: a finding        exit 1
         NoSignature  NoMatchingSignature  SignatureMismatch
         IdentityMismatch  NotInLog  BadEvidence
-      TrustRootUnavailable       what to trust could not be learnt          exit 3
+      TrustRootUnavailable     what to trust could not be learnt          exit 3
       PolicyError                                                           exit 1
         SourceUnavailable (exit 3)  CompileFailed  EvaluationFailed
       EngineError              the policy engine died or broke its limits   exit 3
@@ -59,10 +59,6 @@ class BadReference(InputError):
 
 class BadDigest(InputError):
     """Text that is no content digest."""
-
-
-class BadManifest(InputError):
-    """Bytes that are no manifest, index or image configuration."""
 
 
 class BadSnapshot(InputError):
@@ -119,6 +115,10 @@ class TooLarge(IntegrityError):
 
 class BadArchive(IntegrityError):
     """Content that is not the archive or compressed stream it claims to be."""
+
+
+class BadManifest(IntegrityError):
+    """Bytes from a registry that are no manifest, index or image configuration."""
 
 
 class UnsafeArchive(IntegrityError):
