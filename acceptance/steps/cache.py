@@ -32,7 +32,7 @@ def none_downloaded(world: World) -> None:
 
 @then(parsers.parse("{count:d} layer was downloaded"))
 def some_downloaded(world: World, count: int) -> None:
-    assert sum(layer_downloads(world).values()) == count
+    assert sum(layer_downloads(world).values()) == count, layer_downloads(world)
 
 
 @then("every shared layer was downloaded by every component")
