@@ -175,7 +175,8 @@ def image_flags() -> list[Flag]:
             type=GoList(),
             default=(),
             help="FORMAT[=PATH][?OPTION=VALUE&...]; repeatable. Formats: json, yaml, text, "
-            "appstudio, junit, summary, summary-markdown, attestation, policy-input, vsa.",
+            "appstudio, junit, html, sarif, github, summary, summary-markdown, attestation, "
+            "policy-input, vsa.",
         ),
         _text("output-file", "Deprecated, use --output: JSON to this file.", short="o"),
         _bool("strict", "Fail if a component may not be released.", short="s", default=True),

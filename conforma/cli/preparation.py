@@ -33,6 +33,7 @@ from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
 from conforma.policy.source import Sources
+from conforma.report.formats import DETAILED
 from conforma.trust import identity as trust_identity
 from conforma.trust.keys import PublicKey
 from conforma.trust.root_sources import RootSource
@@ -259,7 +260,7 @@ def _assemble(
             skip_image_signature=options.skip_image_sig_check,
             skip_attestation_signature=options.skip_att_sig_check,
             keyed=policy.public_key is not None,
-            info=options.info,
+            info=options.info or not DETAILED.isdisjoint(formats),
             keep_statements="attestation" in formats,
             keep_policy_input="policy-input" in formats,
         ),

@@ -100,6 +100,7 @@ def _validated(
         effective_time=rfc3339_nano(prepared.checks.effective_time.for_report(moments)),
         created=datetime.now(UTC),
         show_successes=options.show_successes,
+        info=options.info,
         expansion=expansion,
     )
 

@@ -70,14 +70,33 @@ def with_exclude_note(violation: Violation) -> Violation:
     description = violation.metadata.get("description")
     if not isinstance(description, str) or "code" not in violation.metadata:
         return violation
-    items = [f'"{violation.code}:{term}"' for term in violation.terms if term]
-    listed = ", ".join(items) or f'"{violation.code}"'
-    note = (
+    return replace(
+        violation, metadata={**violation.metadata, "description": _noted(violation, description)}
+    )
+
+
+def description_of(finding: Finding) -> str:
+    """What the rule says it checks, without the note on how to exclude it."""
+    description = finding.metadata.get("description")
+    if not isinstance(description, str):
+        return ""
+    bare = description.removesuffix(_noted(finding, ""))
+    return bare if bare == description else f"{bare}."
+
+
+def exclude_items(finding: Finding) -> tuple[str, ...]:
+    """The items that exclude exactly this finding: its code, with each of its terms if it has any."""
+    return tuple(f"{finding.code}:{term}" for term in finding.terms if term) or (finding.code,)
+
+
+def _noted(finding: Finding, description: str) -> str:
+    items = exclude_items(finding)
+    listed = ", ".join(f'"{item}"' for item in items)
+    return (
         f"{description.removesuffix('.')}. To exclude this rule add "
         f"{'one or more of ' if len(items) > 1 else ''}{listed} "
         "to the `exclude` section of the policy configuration."
     )
-    return replace(violation, metadata={**violation.metadata, "description": note})
 
 
 def without_details(finding: F) -> F:

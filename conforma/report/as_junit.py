@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from conforma import gojson
 from conforma.findings import Finding
+from conforma.report import document
 from conforma.validate.result import ComponentResult, Report
 
 _ESCAPES: Final = {
@@ -64,11 +65,11 @@ def _suite(report: Report, result: ComponentResult) -> Iterator[str]:
         yield f"<property{_attributes({'name': name, 'value': value})}></property>"
     yield "</properties>"
     for success in successes:
-        yield _case(_title(success), "")
+        yield _case(_title(report, success), "")
     for violation in result.violations:
-        yield _case(_title(violation), _outcome("failure", violation.message))
+        yield _case(_title(report, violation), _outcome("failure", violation.message))
     for warning in result.warnings:
-        yield _case(_title(warning), _outcome("skipped", warning.message))
+        yield _case(_title(report, warning), _outcome("skipped", warning.message))
     if result.error is not None:
         yield _case(result.error.message, _outcome("error", result.error.message))
     yield "</testsuite>"
@@ -86,9 +87,10 @@ def _properties(report: Report, result: ComponentResult) -> Iterator[tuple[str, 
             yield f"metadata.{name}", metadata[name]
 
 
-def _title(finding: Finding) -> str:
+def _title(report: Report, finding: Finding) -> str:
     code = f"{finding.code}: " if finding.code else ""
-    details = sorted(f"{k}={_value(v)}" for k, v in finding.metadata.items() if k != "code")
+    metadata = document.shown(report, finding).metadata
+    details = sorted(f"{k}={_value(v)}" for k, v in metadata.items() if k != "code")
     return f"{code}{finding.message}" + (f" [{', '.join(details)}]" if details else "")
 
 

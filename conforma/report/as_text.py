@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 from conforma.findings import Finding
+from conforma.report import document
 from conforma.report.wrapping import harmless, harmless_line, wrapped
 from conforma.validate.result import ComponentResult, Report
 
@@ -49,11 +50,17 @@ def render(
         yield "Results:\n"
         for result in report.undecided:
             yield _error(result, color)
-        yield from _findings("Violation", ((r, r.violations) for r in report.components), color)
+        yield from _findings(
+            report, "Violation", ((r, r.violations) for r in report.components), color
+        )
         if show_warnings:
-            yield from _findings("Warning", ((r, r.warnings) for r in report.components), color)
+            yield from _findings(
+                report, "Warning", ((r, r.warnings) for r in report.components), color
+            )
         if show_successes:
-            yield from _findings("Success", ((r, r.successes) for r in report.components), color)
+            yield from _findings(
+                report, "Success", ((r, r.successes) for r in report.components), color
+            )
     if show_policy_docs_link and (violations or warnings_shown):
         yield _DOCS
 
@@ -75,11 +82,14 @@ def _components(results: tuple[ComponentResult, ...]) -> Iterator[str]:
 
 
 def _findings(
-    kind: Kind, results: Iterable[tuple[ComponentResult, tuple[Finding, ...]]], color: bool
+    report: Report,
+    kind: Kind,
+    results: Iterable[tuple[ComponentResult, tuple[Finding, ...]]],
+    color: bool,
 ) -> Iterator[str]:
     for result, findings in results:
         for finding in findings:
-            yield _block(kind, result, finding, color)
+            yield _block(kind, result, document.shown(report, finding), color)
 
 
 def _block(kind: Kind, result: ComponentResult, finding: Finding, color: bool) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from conforma import gojson
 from conforma.findings import Finding
+from conforma.policy.presentation import without_details
 from conforma.validate.result import ComponentResult, Report
 
 
@@ -39,7 +40,7 @@ def tail(report: Report) -> dict[str, Any]:
     return members
 
 
-def component(result: ComponentResult, *, show_successes: bool) -> dict[str, Any]:
+def component(report: Report, result: ComponentResult) -> dict[str, Any]:
     """One element of ``components``; ``error`` is only there if it could not be decided."""
     members: dict[str, Any] = {
         "name": result.component.name,
@@ -50,11 +51,11 @@ def component(result: ComponentResult, *, show_successes: bool) -> dict[str, Any
         ("violations", result.violations),
         ("warnings", result.warnings),
     ]
-    if show_successes:
+    if report.show_successes:
         lists.append(("successes", result.successes))
     for name, findings in lists:
         if findings:
-            members[name] = [finding(item) for item in findings]
+            members[name] = [finding(shown(report, item)) for item in findings]
     members["success"] = result.success
     if result.error is not None:
         members["error"] = result.error.message
@@ -63,6 +64,11 @@ def component(result: ComponentResult, *, show_successes: bool) -> dict[str, Any
     if result.attestations:
         members["attestations"] = list(result.attestations)
     return members
+
+
+def shown(report: Report, item: Finding) -> Finding:
+    """The finding as a format of the Go tool has it: without details unless asked for (4.13)."""
+    return item if report.info else without_details(item)
 
 
 def finding(item: Finding) -> dict[str, Any]:
@@ -77,10 +83,7 @@ def members(report: Report) -> Iterator[tuple[str, Any]]:
     """All top-level members in order, ``components`` as an iterator (``None`` without any)."""
     yield from head(report).items()
     if report.components:
-        yield (
-            "components",
-            (component(r, show_successes=report.show_successes) for r in report.components),
-        )
+        yield "components", (component(report, result) for result in report.components)
     else:
         yield "components", None
     yield from tail(report).items()

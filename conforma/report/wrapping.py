@@ -1,9 +1,9 @@
 """Text for a terminal: wrapped as Go's go-wordwrap does, and unable to command it.
 
 Messages come from policies and registries. A control character or a change of
-writing direction in them could forge or hide lines of a report, so the text
-formats show such characters as escapes; all other formats carry them unchanged
-in their own encoding.
+writing direction in them could forge or hide lines of a report, so the formats
+for people show such characters as escapes; those for programs carry them
+unchanged in their own encoding.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def harmless(text: str) -> str:
 def harmless_line(text: str) -> str:
     """The same for text that must stay on its line: tabs and newlines are shown as well."""
     return harmless(text).replace("\t", "\\t").replace("\n", "\\n")
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text, or its beginning with an ellipsis, in at most ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def wrapped(text: str, width: int) -> str:

@@ -61,7 +61,8 @@ class Report:
 
     ``components`` are ordered by image, descending, whatever the order of work
     was (specification 7.1); ``policy`` is the effective policy with pinned
-    URLs; ``effective_time`` is RFC 3339 text; ``created`` is in UTC.
+    URLs; ``effective_time`` is RFC 3339 text; ``created`` is in UTC. ``info``
+    is whether formats that leave details of rules out by default show them.
     """
 
     components: tuple[ComponentResult, ...]
@@ -72,6 +73,7 @@ class Report:
     effective_time: str
     created: datetime
     show_successes: bool = False
+    info: bool = True
     expansion: Expansion = field(default_factory=Expansion)
 
     @property
