@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from acceptance.private_sigstore.der import octets, text
+from acceptance.private_sigstore.log_signer import LogSigner
 
 FULCIO = "1.3.6.1.4.1.57264.1"
 SCT_LIST = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
@@ -37,16 +38,8 @@ def public_pem(key: Any) -> str:
     )
 
 
-class CTLog:
+class CTLog(LogSigner):
     """A certificate transparency log that signs timestamps for precertificates."""
-
-    def __init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-
-    @property
-    def log_id(self) -> bytes:
-        """SHA-256 of the log's key."""
-        return hashlib.sha256(spki(self.key)).digest()
 
     def timestamp(self, tbs: bytes, issuer: x509.Certificate, moment: datetime) -> bytes:
         """A version 1 SCT (RFC 6962 3.2)."""
@@ -54,12 +47,12 @@ class CTLog:
         head = struct.pack("!BBQH", 0, 0, milliseconds, 1)
         issuer_hash = hashlib.sha256(spki(issuer.public_key())).digest()
         signed = head + issuer_hash + len(tbs).to_bytes(3, "big") + tbs + b"\0\0"
-        signature = self.key.sign(signed, ec.ECDSA(hashes.SHA256()))
+        signature = self.sign(signed)
         return (
             b"\0"
             + self.log_id
             + struct.pack("!QH", milliseconds, 0)
-            + bytes([4, 3])
+            + self.tls_algorithm
             + struct.pack("!H", len(signature))
             + signature
         )

@@ -9,10 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from acceptance.private_sigstore.fulcio import spki
+from acceptance.private_sigstore.log_signer import LogSigner
 
 
 def b64(data: bytes) -> str:
@@ -59,13 +56,17 @@ class Rekor:
     shift: int = 1000
     leaves: list[bytes] = field(default_factory=lambda: [b"first", b"second", b"third"])
 
-    def __post_init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+    signer: LogSigner = field(default_factory=LogSigner)
+
+    @property
+    def key(self) -> Any:
+        """The log's private key."""
+        return self.signer.key
 
     @property
     def log_id(self) -> bytes:
         """SHA-256 of the log's key."""
-        return hashlib.sha256(spki(self.key)).digest()
+        return self.signer.log_id
 
     def add(self, body: dict[str, Any], *, at: int | None = None) -> Entry:
         """Append an entry; the tree grows by it and one more."""
@@ -76,8 +77,8 @@ class Rekor:
         return Entry(self, raw, index, int(time.time()) if at is None else at)
 
     def sign(self, data: bytes) -> bytes:
-        """ECDSA with SHA-256."""
-        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+        """The log's signature."""
+        return self.signer.sign(data)
 
     def checkpoint(self, leaves: list[bytes]) -> str:
         """A signed note about the tree of ``leaves``."""

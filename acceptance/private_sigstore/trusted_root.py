@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acceptance.private_sigstore.fulcio import Fulcio, spki
+from acceptance.private_sigstore.log_signer import LogSigner
 from acceptance.private_sigstore.rekor import Rekor, b64
 from acceptance.private_sigstore.tsa import TimestampAuthority
 
@@ -22,24 +23,24 @@ def trusted_root(
     since = {"start": _text(fulcio.started)}
     document = {
         "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-        "tlogs": [_log(log.key, log.log_id, since, f"https://{log.origin}")],
+        "tlogs": [_log(log.signer, since, f"https://{log.origin}")],
         "certificateAuthorities": [_authority(fulcio.chain, since)],
-        "ctlogs": [_log(fulcio.ct_log.key, fulcio.ct_log.log_id, since, "https://ct.private.test")],
+        "ctlogs": [_log(fulcio.ct_log, since, "https://ct.private.test")],
         "timestampAuthorities": [_authority(tsa.chain, since) for tsa in timestamps],
     }
     return json.dumps(document).encode()
 
 
-def _log(key: Any, log_id: bytes, since: dict[str, str], url: str) -> dict[str, Any]:
+def _log(signer: LogSigner, since: dict[str, str], url: str) -> dict[str, Any]:
     return {
         "baseUrl": url,
         "hashAlgorithm": "SHA2_256",
         "publicKey": {
-            "rawBytes": b64(spki(key)),
-            "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+            "rawBytes": b64(spki(signer.key)),
+            "keyDetails": signer.details,
             "validFor": since,
         },
-        "logId": {"keyId": b64(log_id)},
+        "logId": {"keyId": b64(signer.log_id)},
     }
 
 

@@ -17,7 +17,7 @@ from conforma.trust.bundle import MAX_ENTRIES, MAX_TIMESTAMPS, Bundle
 from conforma.trust.certificate import SigningCertificate, check_issued, load_certificate
 from conforma.trust.envelope import Statement
 from conforma.trust.keys import PublicKey
-from conforma.trust.rekor import Witness, check_promise, check_proof, same_key
+from conforma.trust.rekor import Witness, check_active, check_promise, check_proof, same_key
 from conforma.trust.rekor_entry import EntryBody, LogEntry
 from conforma.trust.root import TrustRoot
 from conforma.trust.sct import check_scts
@@ -176,6 +176,9 @@ def _times(
         raise NotInLog(
             f"{_TIME}threshold not met for verified log entry integrated timestamps: 0 < 1"
         )
+    for witness in witnesses:
+        if witness.time is None:
+            check_active(bytes.fromhex(witness.log_id), times, root.logs)
     return tuple(times)
 
 

@@ -150,10 +150,18 @@ def check_issued(
 ) -> tuple[x509.Certificate, ...]:
     """The verified chain above ``leaf``, issuer first.
 
-    Verified for the moment at which ``leaf`` became valid. ``offered``
-    intermediates are used only if the trust material has none. Raises
-    ``IdentityMismatch`` if no trusted authority issued the certificate.
+    Verified for the moment at which ``leaf`` became valid, once for each
+    certificate and root. ``offered`` intermediates are used only if the trust
+    material has none. Raises ``IdentityMismatch`` if no trusted authority
+    issued the certificate.
     """
+    between = tuple(offered)
+    return root.issued.chain((leaf.certificate, between), lambda: _built(leaf, root, between))
+
+
+def _built(
+    leaf: SigningCertificate, root: TrustRoot, offered: tuple[x509.Certificate, ...]
+) -> tuple[x509.Certificate, ...]:
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
     from cryptography.x509.verification import VerificationError
@@ -174,7 +182,7 @@ def check_issued(
                 reason = "no certificate authority was valid when it was issued"
                 continue
             try:
-                return _chain(leaf.certificate, authority, tuple(offered), leaf.not_before)
+                return _chain(leaf.certificate, authority, offered, leaf.not_before)
             except (VerificationError, x509.UnsupportedGeneralNameType, ValueError) as cause:
                 reason = str(cause)
     if root.individual:

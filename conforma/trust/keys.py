@@ -107,19 +107,28 @@ class PublicKey:
         return hash(self.pem)
 
 
-def verify_with(key: object, signature: bytes, data: bytes) -> None:
-    """Check ``signature`` over ``data`` with SHA-256. Raises ``SignatureMismatch``."""
+def verify_with(key: object, signature: bytes, data: bytes, digest: str = "sha256") -> None:
+    """Check ``signature`` over ``data``, hashed with ``digest``. Raises ``SignatureMismatch``.
+
+    Ed25519 hashes by itself, whatever ``digest`` says.
+    """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+    kinds: dict[str, Callable[[], hashes.HashAlgorithm]] = {
+        "sha256": hashes.SHA256,
+        "sha384": hashes.SHA384,
+        "sha512": hashes.SHA512,
+    }
+    hashed = kinds[digest]()
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
             reason = "invalid signature when validating ASN.1 encoded signature"
-            key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+            key.verify(signature, data, ec.ECDSA(hashed))
         elif isinstance(key, rsa.RSAPublicKey):
             reason = "crypto/rsa: verification error"
-            key.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+            key.verify(signature, data, padding.PKCS1v15(), hashed)
         elif isinstance(key, ed25519.Ed25519PublicKey):
             reason = "failed to verify signature"
             key.verify(signature, data)

@@ -8,14 +8,13 @@ request is made.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from conforma.errors import BadEvidence, NotInLog, SignatureMismatch
 from conforma.oci.digest import Digest
-from conforma.trust.keys import verify_with
 from conforma.trust.merkle import check_checkpoint, check_inclusion
 from conforma.trust.rekor_entry import EntryBody, LogEntry
 from conforma.trust.root import LogKey, TrustRoot
@@ -83,9 +82,10 @@ def check_promise(entry: LogEntry, logs: Mapping[bytes, LogKey]) -> Witness:
     """Check the signed entry timestamp. Raises ``NotInLog``."""
     key = _log_of(entry, logs)
     moment = datetime.fromtimestamp(entry.integrated_time, UTC)
-    _check_validity(key, moment)
+    if not key.validity.covers(moment):
+        raise NotInLog("rekor log public key not valid at payload integrated time")
     try:
-        verify_with(key.key, entry.promise, entry.promised_bytes)
+        key.verify(entry.promise, entry.promised_bytes)
     except SignatureMismatch as cause:
         raise NotInLog("unable to verify SET") from cause
     return Witness(entry.log_id.hex(), entry.log_index, moment)
@@ -97,10 +97,15 @@ def check_proof(entry: LogEntry, logs: Mapping[bytes, LogKey]) -> Witness:
     if entry.proof is None:
         raise NotInLog("inclusion proof is missing")
     check_inclusion(entry.body, entry.proof)
-    check_checkpoint(
-        entry.proof, entry.log_id, lambda signature, note: verify_with(key.key, signature, note)
-    )
+    check_checkpoint(entry.proof, entry.log_id, key.verify)
     return Witness(entry.log_id.hex(), entry.log_index, None)
+
+
+def check_active(log_id: bytes, times: Iterable[datetime], logs: Mapping[bytes, LogKey]) -> None:
+    """Return if a log that promises no time was in use at one of ``times``. Raises ``NotInLog``."""
+    key = logs[log_id]
+    if not any(key.validity.covers(moment) for moment in times):
+        raise NotInLog("rekor log public key not valid at payload integrated time")
 
 
 def same_key(logged: bytes, pem: str) -> bool:
@@ -112,16 +117,9 @@ def _log_of(entry: LogEntry, logs: Mapping[bytes, LogKey]) -> LogKey:
     key = logs.get(entry.log_id)
     if key is None:
         raise NotInLog("rekor log public key not found for payload")
-    return key
-
-
-def _check_validity(key: LogKey, moment: datetime) -> None:
-    if not key.dated:
-        return
-    if key.validity.start is None:
+    if key.dated and key.validity.start is None:
         raise NotInLog("rekor validity period start time not set")
-    if not key.validity.covers(moment):
-        raise NotInLog("rekor log public key not valid at payload integrated time")
+    return key
 
 
 def _check_signer(body: EntryBody, signer: Signer) -> None:

@@ -7,20 +7,30 @@ log without a start of validity is kept and then trusted for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import logging
+import re
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from conforma.errors import BadEvidence, InputError
+from conforma.errors import BadEvidence, InputError, SignatureMismatch
+from conforma.oci.memory import Memory
+from conforma.trust.keys import verify_with
 from conforma.trust.strict_json import decode_base64, load_json
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+log = logging.getLogger(__name__)
+
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot"
+_DETAILS: Final = re.compile(r"(?:PKIX|PKCS1)_.*_SHA_(?P<bits>256|384|512)")
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +49,23 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class LogKey:
-    """The public key of a transparency log; ``dated`` if its validity must be looked at."""
+    """The public key of a transparency log; ``dated`` if its validity must be looked at.
+
+    ``digests`` are the hash functions the log may have signed with.
+    """
 
     key: object
     log_id: bytes
     validity: Validity = Validity()
     dated: bool = False
+    digests: tuple[str, ...] = ("sha256",)
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Return if the log made ``signature`` over ``data``. Raises ``SignatureMismatch``."""
+        for digest in self.digests[:-1]:
+            with contextlib.suppress(SignatureMismatch):
+                return verify_with(self.key, signature, data, digest)
+        return verify_with(self.key, signature, data, self.digests[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +74,28 @@ class Authority:
 
     certificates: tuple[Certificate, ...]
     validity: Validity = Validity()
+
+
+class Issued:
+    """The chains this root has vouched for, by the certificates that lead to it. Thread safe.
+
+    Belongs to one root: a root with other material starts with none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._chains: Memory[tuple[Certificate, ...]] = Memory(most)
+        self._lock = threading.Lock()
+
+    def chain(
+        self, key: Hashable, build: Callable[[], tuple[Certificate, ...]]
+    ) -> tuple[Certificate, ...]:
+        """The chain for ``key``, built now unless it was before. What ``build`` raises is not kept."""
+        with self._lock:
+            found = self._chains.get(key)
+            if found is None:
+                found = build()
+                self._chains.put(key, found, 1)
+            return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +111,9 @@ class TrustRoot:
     authorities: tuple[Authority, ...] = ()
     timestamp_authorities: tuple[Authority, ...] = ()
     individual: bool = False
+    issued: Issued = field(
+        init=False, repr=False, compare=False, default_factory=lambda: Issued(_REMEMBERED)
+    )
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> TrustRoot:
@@ -92,7 +138,7 @@ def log_key(key: object) -> LogKey:
     encoded = key.public_bytes(  # type: ignore[attr-defined]
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     )
-    return LogKey(key, hashlib.sha256(encoded).digest())
+    return LogKey(key, hashlib.sha256(encoded).digest(), digests=_digests(key))
 
 
 def by_id(keys: Iterable[LogKey]) -> Mapping[bytes, LogKey]:
@@ -104,21 +150,40 @@ def _from_document(document: Any) -> TrustRoot:
     if not str(document["mediaType"]).startswith(MEDIA_TYPE):
         raise ValueError(f"unexpected media type {str(document['mediaType'])[:100]!r}")
     return TrustRoot(
-        by_id(_log(entry) for entry in document.get("tlogs", ())),
-        by_id(_log(entry) for entry in document.get("ctlogs", ())),
+        _logs(document.get("tlogs")),
+        _logs(document.get("ctlogs")),
         tuple(_authority(entry) for entry in document.get("certificateAuthorities", ())),
         tuple(_authority(entry) for entry in document.get("timestampAuthorities", ())),
     )
 
 
-def _log(entry: Any) -> LogKey:
+def _logs(entries: Any) -> Mapping[bytes, LogKey]:
+    return by_id(log for log in map(_log, entries or ()) if log is not None)
+
+
+def _log(entry: Any) -> LogKey | None:
+    """One log; ``None`` if its key is of a kind not known here, which makes it no log of ours."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     public = entry["publicKey"]
-    key = load_der_public_key(decode_base64(public["rawBytes"]))
+    raw = decode_base64(public["rawBytes"])
+    try:
+        key = load_der_public_key(raw)
+    except (UnsupportedAlgorithm, ValueError) as cause:
+        log.info("trusted root: leaving out log %s: %s", entry.get("baseUrl", ""), cause)
+        return None
     named = entry.get("checkpointKeyId") or entry.get("logId") or {}
     log_id = decode_base64(named.get("keyId", "")) or log_key(key).log_id
-    return LogKey(key, log_id, _validity(public.get("validFor")), dated=True)
+    stated = _DETAILS.fullmatch(public.get("keyDetails") or "")
+    digests = (f"sha{stated['bits']}",) if stated else _digests(key)
+    return LogKey(key, log_id, _validity(public.get("validFor")), dated=True, digests=digests)
+
+
+def _digests(key: object) -> tuple[str, ...]:
+    """The hash functions a log with this key may use: SHA-256, or that of the curve's strength."""
+    size = getattr(getattr(key, "curve", None), "key_size", 0)
+    return ("sha256", *{384: ("sha384",), 521: ("sha512",)}.get(size, ()))
 
 
 def _authority(entry: Any) -> Authority:

@@ -13,7 +13,6 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 from conforma.errors import NotInLog, SignatureMismatch
-from conforma.trust.keys import verify_with
 from conforma.trust.root import TrustRoot
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _check(
     if log.dated and (log.validity.start is None or not log.validity.covers(moment)):
         raise NotInLog("error verifying embedded SCT: the CT log was not valid at that time")
     try:
-        verify_with(log.key, timestamp.signature, signed_bytes(timestamp, leaf, issuer))
+        log.verify(timestamp.signature, signed_bytes(timestamp, leaf, issuer))
     except SignatureMismatch as cause:
         raise NotInLog(f"error verifying embedded SCT: {cause.message}") from cause
 

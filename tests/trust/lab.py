@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from acceptance.private_sigstore import cosign, rekor
 from acceptance.private_sigstore.fulcio import Fulcio, Leaf, public_pem
+from acceptance.private_sigstore.log_signer import LogSigner
 from acceptance.private_sigstore.rekor import Rekor
 from conforma.oci.digest import Digest
 from conforma.trust.bundle import Bundle
@@ -53,17 +54,8 @@ class Lab:
         """Everything trusted, from the day the authority was made."""
         validity = Validity(self.fulcio.started)
         parts: dict[str, Any] = {
-            "logs": by_id([LogKey(self.log.key.public_key(), self.log.log_id, validity, True)]),
-            "ct_logs": by_id(
-                [
-                    LogKey(
-                        self.fulcio.ct_log.key.public_key(),
-                        self.fulcio.ct_log.log_id,
-                        validity,
-                        True,
-                    )
-                ]
-            ),
+            "logs": by_id([trusted(self.log.signer, validity)]),
+            "ct_logs": by_id([trusted(self.fulcio.ct_log, validity)]),
             "authorities": (Authority(self.fulcio.chain, validity),),
         }
         return TrustRoot(**{**parts, **changes})
@@ -138,6 +130,12 @@ class Lab:
             assert leaf is not None
             return rekor.hashedrekord_v2(cosign.pae(payload), value, leaf.der)
         return rekor.dsse(content, payload, value, pem)
+
+
+def trusted(signer: LogSigner, validity: Validity) -> LogKey:
+    """A log as a trusted root has it."""
+    key = signer.key.public_key()
+    return LogKey(key, signer.log_id, validity, dated=True, digests=(signer.digest,))
 
 
 def attached(
