@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from conforma.cache.link import Link, check_claim, is_plain
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight
 from conforma.cache.sink import CacheSink
+from conforma.cache.space import Space
 from conforma.cache.stats import Counters
 from conforma.cache.tables import TableMaker, Tables
 from conforma.cache.toc import Toc
@@ -50,14 +50,14 @@ class Derivation:
         store: LayerStore,
         options: CacheOptions,
         counters: Counters,
-        make_room: Callable[[], None],
+        space: Space,
         tables: Tables,
     ) -> None:
         self._store = store
         self._tables = tables
         self._options = options
         self._counters = counters
-        self._make_room = make_room
+        self._space = space
         self._boot = current_boot()
 
     def link(self, digest: Digest) -> Link | None:
@@ -106,7 +106,7 @@ class Derivation:
         hasher = Hasher(claimed or DiffID(digest.algorithm, digest.hex))
         maker = TableMaker(what)
         sink = CacheSink(
-            self._store, link_key, strict=self._options.strict, make_room=self._make_room
+            self._store, link_key, strict=self._options.strict, make_room=self._space.make_room
         )
         try:
             with blob.reader() as source:
@@ -132,6 +132,7 @@ class Derivation:
         if not sink.stored:
             return Produced(handle, "pass_through")
         self._counters.add("disk_bytes", handle.size)
+        self._space.added(handle.size)
         self._publish_link(link_key, Link(found, hasher.size, self._boot))
         return Produced(handle, "hits")
 

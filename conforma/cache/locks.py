@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from conforma import errors
@@ -57,7 +58,19 @@ class EntryLock:
     """The right to produce one entry. Not shared between threads."""
 
     def __init__(self, store: LayerStore, key: Key) -> None:
-        self._path = store.root / "locks" / f"{key.area}-{key.algorithm}" / key.hex[:2] / key.hex
+        self._init(
+            store, store.root / "locks" / f"{key.area}-{key.algorithm}" / key.hex[:2] / key.hex
+        )
+
+    @classmethod
+    def named(cls, store: LayerStore, name: str) -> EntryLock:
+        """A lock that belongs to the directory and to no entry."""
+        lock = cls.__new__(cls)
+        lock._init(store, store.root / "locks" / name)
+        return lock
+
+    def _init(self, store: LayerStore, path: Path) -> None:
+        self._path = path
         self._store = store
         self._lock: BaseFileLock | None = None
         self._attempt = ""

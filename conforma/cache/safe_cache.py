@@ -16,10 +16,12 @@ from conforma.cache.derive import Derivation
 from conforma.cache.directory import prepare
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
+from conforma.cache.index import Index
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight, SingleFlight, refuse_reentry
+from conforma.cache.space import Space, Usage
 from conforma.cache.stats import CacheStats, Counters
 from conforma.cache.tables import Tables, table_of
 from conforma.cache.toc import Toc
@@ -52,10 +54,12 @@ class SafeCache:
         self._counters = counters
         self._cancellation = cancellation
         self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
+        self._index = Index(store.root / "index", writable=store.writable)
+        self._space = Space(store, self._index, counters, options.max_bytes, options.grace)
         self._turns = Turns(store, counters, options.patience)
-        self._transfer = Transfer(store, options, counters, self._make_room)
+        self._transfer = Transfer(store, options, counters, self._space)
         self._tables = Tables(store)
-        self._derivation = Derivation(store, options, counters, self._make_room, self._tables)
+        self._derivation = Derivation(store, options, counters, self._space, self._tables)
         self._scans: SingleFlight[Toc] = SingleFlight()
         self._verified: set[tuple[Key, tuple[int, int]]] = set()
 
@@ -92,11 +96,20 @@ class SafeCache:
     def close(self) -> None:
         """Let running fills notice that nobody waits. What is published stays."""
         self._flights.join(_CLOSING)
+        self._index.close()
 
     @property
     def stats(self) -> CacheStats:
         """The counters of this object, as a snapshot."""
         return self._counters.snapshot("read-write" if self.store.writable else "read-only")
+
+    def usage(self) -> Usage:
+        """What the directory holds now, by looking."""
+        return self._space.usage()
+
+    def collect(self) -> int:
+        """Remove old leftovers and what is over the limit; returns the bytes freed."""
+        return self._space.collect()
 
     def layer(
         self,
@@ -142,7 +155,9 @@ class SafeCache:
         # Nothing but the name tells how long it should be, so the content must.
         if handle is None or not self._intact(key, handle, doubtful=True):
             return None
-        descriptor = Descriptor(_sniff(handle), digest, handle.size)
+        fact = self._index.fact(key)
+        media_type = fact.media_type if fact and fact.media_type else _sniff(handle)
+        descriptor = Descriptor(media_type, digest, handle.size)
         return SafeLayer(self, descriptor, None, _no_fetch(descriptor), "", handle)
 
     def compressed(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> SharedFile:
@@ -211,7 +226,10 @@ class SafeCache:
         if not self.store.writable:
             return make()
         key = Key.of("blobs", layer.digest)
-        return self._turns.produce(key, flight, find, make, layer.origin)
+        produced = self._turns.produce(key, flight, find, make, layer.origin)
+        if produced.outcome == "leaders":
+            self._index.used(key, layer.media_type)
+        return produced
 
     def _find_blob(self, descriptor: Descriptor) -> SharedFile | None:
         key = Key.of("blobs", descriptor.digest)
@@ -219,6 +237,7 @@ class SafeCache:
         handle = self.store.open(key, None if unknown else descriptor.size)
         if handle is None or not self._intact(key, handle, doubtful=unknown):
             return None
+        self._index.used(key)
         return handle
 
     def _uncompressed(
@@ -256,10 +275,13 @@ class SafeCache:
         found = self._derivation.find(layer.digest, layer.diff_id)
         if found is None:
             return None
-        if not self._intact(found.key, found.file, doubtful=found.doubtful):
+        # As for blobs: what only its name is known of is taken at its content.
+        doubtful = found.doubtful or layer.descriptor.size == UNKNOWN
+        if not self._intact(found.key, found.file, doubtful=doubtful):
             return None
         if found.doubtful:
             self._derivation.settle(layer.digest, found)
+        self._index.used(found.key)
         return found.file
 
     def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
@@ -279,7 +301,11 @@ class SafeCache:
         if link is None:
             return None
         check_claim(layer.digest, layer.diff_id, link.diff_id)
-        return self._tables.get(link.diff_id)
+        toc = self._tables.get(link.diff_id)
+        if toc is not None:
+            self._index.used(Key.of("tocs", link.diff_id))
+            self._index.used(Key.of("links", layer.digest))
+        return toc
 
     def _scan(self, layer: SafeLayer, plain: SharedFile) -> Toc:
         toc = table_of(plain, f"layer {layer.digest}")
@@ -311,9 +337,6 @@ class SafeCache:
         else:
             self.store.quarantine(key, handle)
         return good
-
-    def _make_room(self) -> None:
-        """Evict, because the disk is full."""
 
 
 def _no_fetch(descriptor: Descriptor) -> Fetch:

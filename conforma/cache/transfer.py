@@ -6,7 +6,6 @@ never more than the declared size plus one chunk is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from conforma.cache.layers import UNKNOWN, Fetch
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight
 from conforma.cache.sink import CacheSink
+from conforma.cache.space import Space
 from conforma.cache.stats import Counters
 from conforma.cache.turns import Produced
 from conforma.errors import CacheUnusable, IntegrityError, SizeMismatch
@@ -36,12 +36,12 @@ class Transfer:
         store: LayerStore,
         options: CacheOptions,
         counters: Counters,
-        make_room: Callable[[], None],
+        space: Space,
     ) -> None:
         self._store = store
         self._options = options
         self._counters = counters
-        self._make_room = make_room
+        self._space = space
 
     def run(
         self, descriptor: Descriptor, fetch: Fetch, flight: Flight[Produced[SharedFile]]
@@ -70,7 +70,9 @@ class Transfer:
         leftovers: list[Path],
     ) -> Produced[SharedFile]:
         what = f"blob {descriptor.digest}"
-        sink = CacheSink(self._store, key, strict=self._options.strict, make_room=self._make_room)
+        sink = CacheSink(
+            self._store, key, strict=self._options.strict, make_room=self._space.make_room
+        )
         hasher = Hasher(descriptor.digest)
         try:
             self._take_over(leftovers, sink, hasher, descriptor.size)
@@ -95,6 +97,7 @@ class Transfer:
         if not sink.stored:
             return Produced(handle, "pass_through")
         self._counters.add("disk_bytes", handle.size)
+        self._space.added(handle.size)
         return Produced(handle, "leaders")
 
     def _download(

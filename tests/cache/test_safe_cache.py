@@ -293,7 +293,9 @@ def test_lc_05_what_is_no_regular_file_is_not_opened(
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_lc_05_an_empty_or_tiny_layer_is_a_layer_like_any_other(cache: SafeCache, size: int) -> None:
+def test_lc_05_an_empty_or_tiny_layer_is_a_layer_like_any_other(
+    cache: SafeCache, size: int
+) -> None:
     tiny = Sample(b"x" * size, b"x" * size, media_types.OCI_LAYER)
     upstream = Upstream(tiny)
     for _ in range(2):
@@ -517,9 +519,7 @@ def test_lc_13_a_refusal_by_one_repository_does_not_speak_for_another(
     private, public = Upstream(what), Upstream(what)
     private.fail_at[0] = lambda: error("private: no")
     gate = private.hold[0] = Gate()
-    denied = together(
-        2, lambda _: layer_of(cache, private, origin="a").compressed(), wait=False
-    )
+    denied = together(2, lambda _: layer_of(cache, private, origin="a").compressed(), wait=False)
     gate.wait_reached()
     allowed = together(
         1, lambda _: layer_of(cache, public, origin="b").compressed().read(), wait=False
@@ -693,10 +693,10 @@ def test_descriptors_and_threads_do_not_grow(cache: SafeCache) -> None:
         read(cache, there, "uncompressed")
 
     round_trip()
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     for _ in range(100):
         round_trip()
-    assert len(os.listdir("/proc/self/fd")) <= before[0] + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before[0] + 1
     assert threading.active_count() <= before[1] + 1
     assert leftovers(cache) == []
 

@@ -1,0 +1,171 @@
+"""When each entry was last used, and what it was called: facts, kept in diskcache.
+
+Losing them costs recency and nothing else. All access goes through one thread,
+so no reader of a layer ever waits for the database, and an entry in constant
+use costs one write a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from conforma.cache.disk import Key
+
+INTERVAL: Final = 60.0
+"""Seconds between two writes about the same entry."""
+_PATIENCE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What the index says about an entry. ``used`` is in seconds since the epoch."""
+
+    used: float
+    media_type: str = ""
+
+
+class Index:
+    """The facts of one cache directory.
+
+    Every fault of the database is survived: the facts are then those of this
+    process alone. ``clock`` gives the time.
+    """
+
+    def __init__(
+        self, directory: Path, *, writable: bool, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._directory = directory
+        self._writable = writable
+        self._clock = clock
+        self._noted: dict[str, float] = {}
+        self._tasks: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self.writes = 0
+
+    def used(self, key: Key, media_type: str = "") -> None:
+        """Note that an entry was read or made. Returns at once."""
+        name, now = str(key), self._clock()
+        last = self._noted.get(name)
+        # A clock that was set back must not silence us until it has caught up.
+        if (last is not None and abs(now - last) < INTERVAL) or not self._writable:
+            return
+        self._noted[name] = now
+        self._ask(lambda database: self._note(database, name, now, media_type))
+
+    def forget(self, key: Key) -> None:
+        """Note that an entry is gone."""
+        name = str(key)
+        self._noted.pop(name, None)
+        self._ask(lambda database: database.pop(name, None))
+
+    def facts(self) -> dict[str, Fact]:
+        """All facts, by the text of the key; those of this process if there is no database."""
+        answer: queue.SimpleQueue[dict[str, Fact]] = queue.SimpleQueue()
+        found = {name: Fact(used) for name, used in list(self._noted.items())}
+
+        def collect(database: Any) -> None:
+            stored: dict[str, Fact] = {}
+            with contextlib.suppress(Exception):
+                for name in database:
+                    fact = _parse(database.get(name))
+                    if fact is not None:
+                        stored[name] = fact
+            answer.put(stored)
+
+        if self._writable:
+            self._ask(collect)
+            with contextlib.suppress(queue.Empty):
+                found = {**found, **answer.get(timeout=_PATIENCE)}
+        return found
+
+    def fact(self, key: Key) -> Fact | None:
+        """The fact about one entry, if there is one."""
+        answer: queue.SimpleQueue[Fact | None] = queue.SimpleQueue()
+        if not self._writable:
+            return None
+        name = str(key)
+        self._ask(lambda database: answer.put(_parse(database.get(name))))
+        try:
+            return answer.get(timeout=_PATIENCE)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Write what is waiting to be written."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._tasks.put(None)
+            thread.join(_PATIENCE)
+
+    def reset_after_fork(self) -> None:
+        """In a forked child the thread does not exist."""
+        self._thread = None
+        self._tasks = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def _ask(self, task: Callable[[Any], None]) -> None:
+        self._tasks.put(task)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="cache index", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        database = self._open()
+        while (task := self._tasks.get()) is not None:
+            try:
+                task(database)
+            except Exception:
+                # Damaged, locked for too long, full disk: all the same to us.
+                database = {}
+        with contextlib.suppress(Exception):
+            database.close()
+
+    def _open(self) -> Any:
+        from diskcache import Cache
+
+        from conforma.cache.index_disk import TextDisk
+
+        for _ in range(2):
+            try:
+                return Cache(
+                    str(self._directory),
+                    disk=TextDisk,
+                    timeout=1,
+                    eviction_policy="none",
+                    cull_limit=0,
+                    statistics=0,
+                )
+            except Exception:
+                shutil.rmtree(self._directory, ignore_errors=True)
+        return {}
+
+    def _note(self, database: Any, name: str, now: float, media_type: str) -> None:
+        stored = _parse(database.get(name))
+        if stored is not None:
+            media_type = media_type or stored.media_type
+            if abs(now - stored.used) < INTERVAL and media_type == stored.media_type:
+                return  # another process has said so
+        self.writes += 1
+        database[name] = json.dumps([now, media_type])
+
+
+def _parse(text: object) -> Fact | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        used, media_type = json.loads(text)
+        return Fact(float(used), str(media_type))
+    except (ValueError, TypeError):
+        return None

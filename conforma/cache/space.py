@@ -1,0 +1,195 @@
+"""How much the directory holds, and making room: least recently used first.
+
+One evictor works at a time. It removes nothing that somebody has open: a
+reader pins its file with a shared kernel lock, and the evictor takes the
+exclusive one before it removes the name. A reader that loses that race has
+the file open all the same, or finds nothing and fetches it: a miss, no error.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from conforma.cache import fs
+from conforma.cache.disk import AREAS, PART, Key, LayerStore
+from conforma.cache.index import Fact, Index
+from conforma.cache.locks import EntryLock
+from conforma.cache.stats import Counters
+
+_LOW_WATER: Final = 0.9
+_LEAST_FREED: Final = 64 << 20
+_BLOCK: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file in the cache. ``used`` and ``modified`` are in seconds since the epoch."""
+
+    path: Path
+    key: Key | None
+    size: int
+    modified: float
+    used: float
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is being written, or was left by somebody who was killed."""
+        return self.path.name.endswith(PART)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the directory holds: numbers of entries and bytes on disk, partials included."""
+
+    entries: int
+    bytes: int
+    partials: int
+    quarantined: int
+
+
+class Space:
+    """Watches over the size of one store.
+
+    ``max_bytes`` of 0 means no limit. ``grace`` is how many seconds leftovers
+    are kept.
+    """
+
+    def __init__(
+        self, store: LayerStore, index: Index, counters: Counters, max_bytes: int, grace: float
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._counters = counters
+        self._max_bytes = max_bytes
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._estimate: int | None = None
+        self._unseen = 0  # bytes we added since the directory was last looked at
+        self._running = False
+
+    def usage(self) -> Usage:
+        """What is there now, by looking."""
+        files = list(self._files())
+        quarantined = sum(1 for f in files if f.key is None and not f.is_partial)
+        partials = sum(f.is_partial for f in files)
+        return Usage(
+            len(files) - partials - quarantined, sum(f.size for f in files), partials, quarantined
+        )
+
+    def added(self, size: int) -> None:
+        """Note that ``size`` bytes were published; makes room, beside the caller, if need be."""
+        if not self._max_bytes or not self._store.writable:
+            return
+        with self._lock:
+            self._unseen += size
+            # Others add as well, so look again now and then.
+            due = self._estimate is None or self._unseen > self._max_bytes // 20
+            full = self._estimate is not None and self._estimate + self._unseen > self._max_bytes
+            if self._running or not (due or full):
+                return
+            self._running = True
+        threading.Thread(target=self._collect_once, name="cache eviction", daemon=True).start()
+
+    def collect(self) -> int:
+        """Remove old leftovers, then entries until the limit is kept; returns bytes freed.
+
+        Nothing happens while another process is at it.
+        """
+        return self._collect(0)
+
+    def make_room(self) -> None:
+        """The disk is full: free a part of what we hold, whatever the limit says."""
+        self._collect(_LEAST_FREED)
+
+    def _collect_once(self) -> None:
+        try:
+            self._collect(0)
+        finally:
+            with self._lock:
+                self._running = False
+
+    def _collect(self, at_least: int) -> int:
+        if not self._store.writable:
+            return 0
+        lock = EntryLock.named(self._store, "evict")
+        if not lock.try_acquire():
+            return 0
+        try:
+            files = list(self._files())
+            freed = sum(f.size for f in files if self._is_rubbish(f) and self._remove(f))
+            total = sum(f.size for f in files) - freed
+            target = total
+            if self._max_bytes and total > self._max_bytes:
+                target = int(self._max_bytes * _LOW_WATER)
+            if at_least:
+                target = min(target, total - max(at_least, total // 10))
+            for file in sorted(files, key=lambda f: f.used):
+                if total <= target:
+                    break
+                if file.key is not None and not file.is_partial and self._remove(file):
+                    total -= file.size
+                    freed += file.size
+                    self._counters.add("evictions")
+                    self._index.forget(file.key)
+            with self._lock:
+                self._estimate, self._unseen = total, 0
+            return freed
+        finally:
+            lock.release()
+
+    def _is_rubbish(self, file: Stored) -> bool:
+        # Compared both ways, so that a clock that jumped does not keep it for ever.
+        if abs(time.time() - file.modified) <= self._grace:
+            return False
+        return file.is_partial or file.key is None
+
+    def _remove(self, file: Stored) -> bool:
+        """Remove a file unless somebody reads or writes it; whether it is gone."""
+        lock = None
+        if file.is_partial and file.key is not None:
+            lock = EntryLock(self._store, file.key)
+            if not lock.try_acquire():
+                return False
+        try:
+            descriptor = self._store.files.open(file.path)
+            try:
+                if not fs.is_unused(descriptor):
+                    return False
+                status = file.path.lstat()
+                if status.st_ino != os.fstat(descriptor).st_ino:
+                    return False
+                return self._store.files.unlink(file.path)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return False
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _files(self) -> Iterator[Stored]:
+        facts = self._index.facts()
+        for area in AREAS:
+            for algorithm in self._store.files.names(self._store.root / area):
+                for prefix in self._store.files.names(Path(algorithm.path)):
+                    for entry in self._store.files.names(Path(prefix.path)):
+                        key = Key(area, algorithm.name, entry.name.partition(".")[0])
+                        yield from self._stored(entry, key, facts.get(str(key)))
+        for entry in self._store.files.names(self._store.root / "quarantine"):
+            yield from self._stored(entry, None, None)
+
+    def _stored(
+        self, entry: os.DirEntry[str], key: Key | None, fact: Fact | None
+    ) -> Iterator[Stored]:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            return
+        used = max(status.st_mtime, fact.used) if fact else status.st_mtime
+        yield Stored(Path(entry.path), key, status.st_blocks * _BLOCK, status.st_mtime, used)

@@ -1,0 +1,247 @@
+"""Faults of the directory: the cache loses an entry, the caller loses nothing."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conforma.cache.direct import DirectLayers
+from conforma.cache.options import CacheOptions
+from conforma.cache.safe_cache import SafeCache
+from conforma.errors import CacheUnusable, DigestMismatch, SizeMismatch, TooLarge
+from conforma.oci.inflate import Limits
+from tests.cache.upstream import Sample, Upstream, sample, together
+
+ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE]
+STEPS = ["mkdir", "create", "write", "sync", "rename", "sync_directory"]
+
+
+def failing(step: str, number: int, *, only: str = "") -> Callable[[str, Path], None]:
+    def before(name: str, path: Path) -> None:
+        if name == step and only in str(path):
+            raise OSError(number, os.strerror(number))
+
+    return before
+
+
+@pytest.mark.parametrize("number", ERRORS)
+@pytest.mark.parametrize("step", STEPS)
+def test_lc_22_a_step_that_fails_costs_the_cache_an_entry_and_the_caller_nothing(
+    tmp_path: Path, step: str, number: int
+) -> None:
+    SafeCache.open(CacheOptions(tmp_path / "c")).close()
+    cache = SafeCache.open(CacheOptions(tmp_path / "c"), before_step=failing(step, number))
+    upstream = Upstream(sample())
+    what = upstream.sample
+    layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+    assert layer.compressed().read() == what.blob
+    assert layer.uncompressed().read() == what.plain
+    # A name that was given but perhaps not synced is there for the next caller.
+    assert cache.stats.pass_through == (1 if step == "sync_directory" else 2)
+    assert set(upstream.offsets) == {0}
+    assert list((tmp_path / "c").rglob("*.part")) == []
+
+
+def test_lc_22_the_download_goes_on_where_the_disk_filled_up(tmp_path: Path) -> None:
+    written = 0
+
+    def before(name: str, path: Path) -> None:
+        nonlocal written
+        written += name == "write"
+        if written > 5:
+            raise OSError(errno.ENOSPC, "full")
+
+    cache = SafeCache.open(CacheOptions(tmp_path / "c"), before_step=before)
+    upstream = Upstream(sample())
+    what = upstream.sample
+    layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+    results = together(6, lambda _: layer.compressed().read()).results
+    assert results == [what.blob] * 6
+    assert upstream.offsets[0] == 0
+    assert cache.stats.network_bytes == upstream.sent
+
+
+def test_lc_22_one_attempt_to_make_room_is_enough_when_it_helps(tmp_path: Path) -> None:
+    full = True
+    options = CacheOptions(tmp_path / "c", max_bytes=0)
+    first = SafeCache.open(options)
+    old = Upstream(sample("old"))
+    first.put(old.sample.descriptor, old.fetch)
+
+    def before(name: str, path: Path) -> None:
+        nonlocal full
+        if name == "unlink":
+            full = False
+        if name == "write" and full:
+            raise OSError(errno.ENOSPC, "full")
+
+    cache = SafeCache.open(options, before_step=before)
+    upstream = Upstream(sample("new"))
+    layer = cache.put(upstream.sample.descriptor, upstream.fetch)
+    assert layer.compressed().read() == upstream.content
+    assert (cache.stats.leaders, cache.stats.hits, cache.stats.evictions) == (1, 1, 1)
+
+
+def test_lc_22_strict_mode_raises_instead(tmp_path: Path) -> None:
+    options = CacheOptions(tmp_path / "c", strict=True)
+    cache = SafeCache.open(options, before_step=failing("write", errno.ENOSPC))
+    upstream = Upstream(sample())
+    with pytest.raises(CacheUnusable, match="cannot store blobs/sha256"):
+        cache.put(upstream.sample.descriptor, upstream.fetch)
+
+
+def test_lc_24_with_locks_that_never_exclude_bytes_are_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    caches = [SafeCache.open(CacheOptions(tmp_path / "c")) for _ in range(4)]
+    upstreams = [Upstream(sample("same")) for _ in caches]
+
+    def read(number: int) -> bool:
+        what = upstreams[number].sample
+        layer = caches[number].layer(what.descriptor, what.diff_id, upstreams[number].fetch)
+        return layer.uncompressed().read() == what.plain and layer.compressed().read() == what.blob
+
+    assert together(4, read).results == [True] * 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_lc_24_with_locks_that_are_not_supported_bytes_are_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import fcntl
+
+    def unsupported(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    cache = SafeCache.open(CacheOptions(tmp_path / "c"))
+    upstream = Upstream(sample())
+    what = upstream.sample
+    layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+    assert layer.uncompressed().read() == what.plain
+    assert layer.compressed().read() == what.blob
+    assert upstream.requests == 1
+
+
+@pytest.mark.parametrize("broken", ["symlink", "file", "world-writable", "symlink inside"])
+def test_lc_26_a_directory_that_must_not_be_trusted_is_refused(tmp_path: Path, broken: str) -> None:
+    directory = tmp_path / "c"
+    if broken == "symlink":
+        (tmp_path / "real").mkdir()
+        directory.symlink_to(tmp_path / "real")
+    elif broken == "file":
+        directory.touch()
+    elif broken == "world-writable":
+        directory.mkdir()
+        directory.chmod(0o777)
+    else:
+        directory.mkdir()
+        (tmp_path / "real").mkdir()
+        (directory / "v1").symlink_to(tmp_path / "real")
+    with pytest.raises(CacheUnusable, match="cannot use"):
+        SafeCache.open(CacheOptions(directory))
+
+
+def test_lc_26_a_setgid_directory_is_shared_with_its_group(tmp_path: Path) -> None:
+    directory = tmp_path / "c"
+    directory.mkdir()
+    directory.chmod(0o2770)
+    old = os.umask(0o077)
+    try:
+        cache = SafeCache.open(CacheOptions(directory))
+        upstream = Upstream(sample())
+        cache.layer(
+            upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch
+        ).uncompressed().close()
+    finally:
+        os.umask(old)
+    for path in directory.glob("v1/[!i]*/**/*"):
+        mode = path.stat().st_mode
+        assert mode & stat.S_IRGRP, path
+        assert mode & stat.S_IWGRP, path
+
+
+def test_lc_26_a_private_directory_stays_private(tmp_path: Path) -> None:
+    cache = SafeCache.open(CacheOptions(tmp_path / "c"))
+    upstream = Upstream(sample())
+    cache.put(upstream.sample.descriptor, upstream.fetch)
+    for path in [tmp_path / "c", *(tmp_path / "c").glob("v1/[!i]*/**/*")]:
+        assert not path.stat().st_mode & 0o077, path
+
+
+def bomb(size: int = 200_000_000) -> Sample:
+    import zlib
+
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    piece = bytes(1_000_000)
+    packed = b"".join(packer.compress(piece) for _ in range(size // len(piece))) + packer.flush()
+    return Sample(piece, packed)
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(max_bytes=5_000_000), Limits(max_ratio=20, ratio_floor=1_000_000)]
+)
+@pytest.mark.parametrize("direct", [False, True])
+def test_lc_27_a_bomb_is_stopped_before_the_disk_is_full(
+    tmp_path: Path, limits: Limits, direct: bool
+) -> None:
+    packed = bomb()
+    upstream = Upstream(packed)
+    largest = 0
+
+    def before(name: str, path: Path) -> None:
+        nonlocal largest
+        if name == "write":
+            largest = max(largest, path.stat().st_size)
+
+    cache = (
+        DirectLayers(limits=limits)
+        if direct
+        else SafeCache.open(CacheOptions(tmp_path / "c", limits=limits), before_step=before)
+    )
+    layer = cache.layer(packed.descriptor, None, upstream.fetch)
+    with pytest.raises(TooLarge, match="layer sha256:"):
+        layer.uncompressed()
+    assert largest < 8_000_000
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda b: b[:-1], SizeMismatch),
+        (lambda b: b + b"x", SizeMismatch),
+        (lambda b: bytes(len(b)), DigestMismatch),
+    ],
+)
+def test_without_a_cache_bytes_are_checked_all_the_same(
+    change: Callable[[bytes], bytes], error: type[Exception]
+) -> None:
+    what = sample()
+    upstream = Upstream(what, change(what.blob))
+    with pytest.raises(error):
+        DirectLayers().layer(what.descriptor, what.diff_id, upstream.fetch).compressed()
+
+
+def test_without_a_cache_nothing_is_shared_and_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    upstream = Upstream(sample())
+    what = upstream.sample
+    layers = DirectLayers()
+    layer = layers.layer(what.descriptor, what.diff_id, upstream.fetch)
+    for _ in range(2):
+        with layer.uncompressed() as source:
+            assert source.read() == what.plain
+            assert list(tmp_path.iterdir()) == []
+    assert upstream.requests == 2
+    assert layers.stats.pass_through == layers.stats.requests == 2
+    with pytest.raises(DigestMismatch):
+        layers.layer(what.descriptor, sample("other").diff_id, upstream.fetch).uncompressed()

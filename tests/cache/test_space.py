@@ -1,0 +1,261 @@
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conforma.cache.disk import AREAS, Key
+from conforma.cache.index import INTERVAL, Index
+from conforma.cache.options import CacheOptions
+from conforma.cache.safe_cache import SafeCache
+from tests.cache.upstream import Upstream, sample
+
+
+def opened(directory: Path, **changes: object) -> SafeCache:
+    return SafeCache.open(CacheOptions(directory, **changes))  # type: ignore[arg-type]
+
+
+def fill(cache: SafeCache, seed: object, size: int = 100_000) -> Upstream:
+    upstream = Upstream(sample(seed, size))
+    cache.put(upstream.sample.descriptor, upstream.fetch)
+    return upstream
+
+
+def present(cache: SafeCache, upstream: Upstream) -> bool:
+    return cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest)).exists()
+
+
+def aged(path: Path, seconds: float) -> None:
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
+
+
+def age_blob(cache: SafeCache, upstream: Upstream, seconds: float) -> None:
+    aged(cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest)), seconds)
+
+
+def test_lc_29_the_least_recently_used_entries_go_first_down_to_the_low_water_mark(
+    tmp_path: Path,
+) -> None:
+    cache = opened(tmp_path / "c", max_bytes=0)
+    filled = [fill(cache, n) for n in range(10)]
+    cache.close()
+    for number, upstream in enumerate(filled):
+        age_blob(cache, upstream, 1000 - number)
+    # The index was told of each fill just now; without it the files' times count.
+    for name in (tmp_path / "c/v1/index").iterdir():
+        name.unlink()
+    limited = opened(tmp_path / "c", max_bytes=600_000)
+    before = limited.usage().bytes
+    freed = limited.collect()
+    assert limited.usage().bytes == before - freed <= 540_000
+    kept = [present(limited, upstream) for upstream in filled]
+    assert kept == sorted(kept)  # the oldest are gone, the newest are left
+    assert 3 <= sum(kept) <= 5
+    assert limited.stats.evictions == 10 - sum(kept)
+
+
+def test_lc_29_recency_survives_a_restart(tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c", max_bytes=0)
+    old, other = fill(cache, "old"), fill(cache, "other")
+    cache.close()
+    again = opened(tmp_path / "c", max_bytes=0)
+    for upstream in (old, other):
+        age_blob(again, upstream, 9000)
+    index = tmp_path / "c/v1/index"
+    for name in index.iterdir():
+        name.unlink()
+    reader = opened(tmp_path / "c", max_bytes=0)
+    layer = reader.layer(old.sample.descriptor, None, old.fetch)
+    layer.compressed().close()  # the older one is the one in use
+    reader.close()
+    limited = opened(tmp_path / "c", max_bytes=150_000)
+    limited.collect()
+    assert (present(limited, old), present(limited, other)) == (True, False)
+
+
+def test_lc_29_an_entry_in_use_costs_one_index_write_a_minute(tmp_path: Path) -> None:
+    now = [1000.0]
+    key = Key("blobs", "sha256", "a" * 64)
+    first = Index(tmp_path / "index", writable=True, clock=lambda: now[0])
+    second = Index(tmp_path / "index", writable=True, clock=lambda: now[0])
+    for index in (first, second):
+        for _ in range(100):
+            index.used(key)
+            index.facts()
+    assert (first.writes, second.writes) == (1, 0)
+    now[0] += INTERVAL
+    for index in (second, first):
+        index.used(key)
+        assert index.facts()[str(key)].used == now[0]
+    assert first.writes + second.writes == 2
+    now[0] -= 10_000  # a clock that jumped
+    first.used(key)
+    assert first.facts()[str(key)].used == now[0]
+    first.close()
+    second.close()
+
+
+def test_lc_29_a_full_cache_makes_room_by_itself(tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c", max_bytes=400_000)
+    filled = [fill(cache, n) for n in range(12)]
+    cache.collect()
+    assert cache.usage().bytes <= 400_000
+    assert cache.stats.evictions >= 8
+    for upstream in filled:  # gone is a miss, never an error
+        layer = cache.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
+        assert layer.uncompressed().read() == upstream.sample.plain
+
+
+def test_lc_30_what_is_being_read_is_not_evicted_by_any_process(tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c", max_bytes=0)
+    read, idle = fill(cache, "read"), fill(cache, "idle")
+    layer = cache.layer(read.sample.descriptor, None, read.fetch)
+    cache.close()
+    with layer.compressed() as source:
+        source.read(10)
+        for collect in (collect_here, collect_elsewhere):
+            collect(tmp_path / "c")
+            assert (present(cache, read), present(cache, idle)) == (True, False)
+        assert source.read() == read.content[10:]
+    collect_elsewhere(tmp_path / "c")
+    assert not present(cache, read)
+
+
+def collect_here(directory: Path) -> None:
+    opened(directory, max_bytes=1).collect()
+
+
+def collect_elsewhere(directory: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.cache.test_space import collect_here\n"
+        "collect_here(Path(sys.argv[1]))\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script, str(directory)], cwd=root, check=True, timeout=60)
+
+
+def test_lc_31_one_evictor_at_a_time(tmp_path: Path) -> None:
+    from conforma.cache.locks import EntryLock
+
+    cache = opened(tmp_path / "c", max_bytes=1)
+    upstream = fill(cache, "x")
+    lock = EntryLock.named(cache.store, "evict")
+    while not lock.try_acquire():  # the one that the fill has set off
+        pass
+    cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest))
+    try:
+        assert cache.collect() == 0
+    finally:
+        lock.release()
+
+
+def test_lc_31_accounting_agrees_with_a_walk_over_the_directory(tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c")
+    for number in range(5):
+        upstream = Upstream(sample(number, 50_000 + number))
+        layer = cache.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
+        layer.uncompressed().close()
+    partial = cache.store.begin(Key("blobs", "sha256", "b" * 64))
+    partial.write(b"x" * 10_000)
+    files = [
+        path
+        for area in (*AREAS, "quarantine")
+        for path in (cache.store.root / area).rglob("*")
+        if path.is_file()
+    ]
+    usage = cache.usage()
+    assert usage.bytes == sum(path.stat().st_blocks * 512 for path in files)
+    assert (usage.entries, usage.partials, usage.quarantined) == (len(files) - 1, 1, 0)
+    partial.discard()
+
+
+def test_lc_17_leftovers_are_reclaimed_when_they_are_old_and_nobody_writes_them(
+    tmp_path: Path,
+) -> None:
+    from conforma.cache.locks import EntryLock
+
+    cache = opened(tmp_path / "c", grace=100)
+    keys = {name: Key("blobs", "sha256", name * 64) for name in "abc"}
+    partials = {name: cache.store.begin(key) for name, key in keys.items()}
+    for name in "ab":
+        aged(partials[name].path, 101)
+    lock = EntryLock(cache.store, keys["b"])
+    assert lock.try_acquire()
+    cache.collect()
+    assert [partials[name].path.exists() for name in "abc"] == [False, True, True]
+    lock.release()
+    cache.collect()
+    assert [partials[name].path.exists() for name in "abc"] == [False, False, True]
+    for partial in partials.values():
+        partial.discard()
+
+
+def test_lc_21_a_clock_that_jumped_keeps_no_leftover_for_ever(tmp_path: Path) -> None:
+    cache = opened(tmp_path / "c", grace=100)
+    partial = cache.store.begin(Key("blobs", "sha256", "a" * 64))
+    aged(partial.path, -10_000_000)
+    cache.collect()
+    assert not partial.path.exists()
+    partial.discard()
+
+
+class Bomb:
+    """What somebody could plant in the database: unpickling it leaves a mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.mkdir, (self.mark,))
+
+
+@pytest.mark.parametrize("where", ["value", "key"])
+def test_the_index_runs_no_code_that_was_planted_in_it(tmp_path: Path, where: str) -> None:
+    key = Key("blobs", "sha256", "a" * 64)
+    index = Index(tmp_path / "index", writable=True)
+    index.used(key)
+    index.facts()
+    index.close()
+    bomb = pickle.dumps(Bomb(str(tmp_path / "boom")))
+    with sqlite3.connect(tmp_path / "index/cache.db") as database:
+        if where == "value":
+            database.execute("UPDATE Cache SET mode = 4, value = ?", (bomb,))
+        else:
+            database.execute("UPDATE Cache SET raw = 0, key = ?", (bomb,))
+    again = Index(tmp_path / "index", writable=True)
+    again.fact(key)
+    again.facts()
+    again.used(key, "x/y")
+    again.close()
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "directory"])
+def test_a_damaged_index_costs_recency_and_nothing_else(tmp_path: Path, damage: str) -> None:
+    cache = opened(tmp_path / "c")
+    upstream = fill(cache, "x")
+    cache.close()
+    database = tmp_path / "c/v1/index/cache.db"
+    for name in database.parent.iterdir():
+        if name != database:
+            name.unlink()
+    if damage == "garbage":
+        database.write_bytes(b"no database" * 1000)
+    elif damage == "truncated":
+        database.write_bytes(database.read_bytes()[:5000])
+    else:
+        database.unlink()
+        database.mkdir()
+    again = opened(tmp_path / "c", max_bytes=1)
+    layer = again.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
+    assert layer.uncompressed().read() == upstream.sample.plain
+    assert upstream.requests == 1
+    assert again.usage().entries > 0
+    again.close()
