@@ -153,7 +153,7 @@ def _repository(image: str) -> str:
     try:
         return Reference.parse(image).repository_name
     except BadReference:
-        return image.lstrip("/")
+        return image.partition("@")[0].lstrip("/")
 
 
 def _fingerprint(result: ComponentResult, finding: Finding, seen: Counter[str]) -> str:

@@ -23,27 +23,23 @@ _UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def render(report: Report) -> Iterator[str]:
-    """The text of the report in pieces of at most one component, newline at the end."""
-    for name, value in sorted(document.members(report), key=lambda member: member[0]):
-        if isinstance(value, Iterator):
-            yield f"{name}:\n"
-            for element in value:
-                yield "".join(_lines([element], 0))
-        else:
-            yield "".join(_lines({name: value}, 0))
+    """The text of the report in pieces of at most one value, newline at the end."""
+    return _lines(document.members(report), 0)
 
 
 def _lines(value: Any, indent: int) -> Iterator[str]:
-    """The lines of a mapping or list that is not empty."""
+    """The lines of a mapping or list that is not empty; the first piece starts with the indent."""
     margin = " " * indent
     if isinstance(value, Mapping):
         for key in sorted(value):
-            yield f"{margin}{_scalar(key, indent)}:{''.join(_member(value[key], indent))}"
+            yield f"{margin}{_scalar(key, indent)}:"
+            yield from _member(value[key], indent)
         return
     for item in value:
         if isinstance(item, Mapping | list | tuple) and item:
-            text = "".join(_lines(item, indent + 2))
-            yield f"{margin}- {text[indent + 2 :]}"
+            pieces = _lines(item, indent + 2)
+            yield f"{margin}- {next(pieces)[indent + 2 :]}"
+            yield from pieces
         else:
             yield f"{margin}- {_scalar(item, indent)}\n"
 
@@ -53,7 +49,7 @@ def _member(value: Any, indent: int) -> Iterator[str]:
     if isinstance(value, Mapping) and value:
         yield "\n"
         yield from _lines(value, indent + 2)
-    elif isinstance(value, list | tuple) and value:
+    elif isinstance(value, Iterator) or (isinstance(value, list | tuple) and value):
         yield "\n"
         yield from _lines(value, indent)
     else:

@@ -1,12 +1,13 @@
 """The report as JSON values, in the field order of specification section 7.2.
 
-Several formats show the same document; it is made piece by piece so that a
-report of any size can be written without a second copy of it in memory.
+Several formats show the same document. Its long lists are iterators that make
+one element at a time, so that a report of any size, even of a single component,
+can be written without a second copy of it in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from conforma import gojson
@@ -41,7 +42,10 @@ def tail(report: Report) -> dict[str, Any]:
 
 
 def component(report: Report, result: ComponentResult) -> dict[str, Any]:
-    """One element of ``components``; ``error`` is only there if it could not be decided."""
+    """One element of ``components``, its findings as iterators (never empty).
+
+    ``error`` is only there if it could not be decided.
+    """
     members: dict[str, Any] = {
         "name": result.component.name,
         "containerImage": result.image,
@@ -55,7 +59,7 @@ def component(report: Report, result: ComponentResult) -> dict[str, Any]:
         lists.append(("successes", result.successes))
     for name, findings in lists:
         if findings:
-            members[name] = [finding(shown(report, item)) for item in findings]
+            members[name] = (finding(shown(report, item)) for item in findings)
     members["success"] = result.success
     if result.error is not None:
         members["error"] = result.error.message
@@ -79,14 +83,14 @@ def finding(item: Finding) -> dict[str, Any]:
     return members
 
 
-def members(report: Report) -> Iterator[tuple[str, Any]]:
+def members(report: Report) -> dict[str, Any]:
     """All top-level members in order, ``components`` as an iterator (``None`` without any)."""
-    yield from head(report).items()
-    if report.components:
-        yield "components", (component(report, result) for result in report.components)
-    else:
-        yield "components", None
-    yield from tail(report).items()
+    components = (component(report, result) for result in report.components)
+    return {
+        **head(report),
+        "components": components if report.components else None,
+        **tail(report),
+    }
 
 
 def without_empty(mapping: Mapping[str, Any]) -> dict[str, Any]:

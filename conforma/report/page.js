@@ -53,7 +53,9 @@
       count += inSection;
     }
     get("status").textContent =
-      count === total
+      count === total && total === 1
+        ? "The one finding is shown."
+        : count === total
         ? `All ${total.toLocaleString("en")} findings are shown.`
         : `${count.toLocaleString("en")} of ${total.toLocaleString("en")} findings are shown.`;
   };

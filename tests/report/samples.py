@@ -7,6 +7,7 @@ from typing import Any
 
 from conforma.errors import RegistryUnreachable
 from conforma.findings import PolicyWarning, Success, Violation
+from conforma.report.formats import Options, Piece, render
 from conforma.validate.result import ComponentResult, Report
 from conforma.validate.snapshot import Component
 
@@ -90,3 +91,33 @@ def undecided() -> Report:
             error=RegistryUnreachable("reg.example/shop/api:1.0: did not answer", hint="try later"),
         ),
     )
+
+
+def text_of(result: Report, name: str, **options: bool) -> str:
+    return joined(render(result, name, Options(**options)))
+
+
+def joined(pieces: Any) -> str:
+    def text(piece: Piece) -> str:
+        return piece.decode() if isinstance(piece, bytes) else piece
+
+    return "".join(text(piece) for piece in pieces)
+
+
+HOSTILE = [
+    "\x1b[2J\x1b[31mgone\x07",
+    "a\rb\nSuccess: true\x00",
+    "<script>&'\"]]></failure>",
+    "\u202etxt.exe\u2066 \u2028line\u0085",
+    "- not: a list\n  #: {}\n",
+    " leading\n\ttab\ntrailing \n",
+    "yes",
+    "no: ",
+    "0x1f",
+    "2020-01-01",
+    "\ud800 half",
+    "😀 \ufeff \x7f \x9b",
+    "[link](javascript:alert(1)) | cell |",
+    "x" * 1_000_000,
+    "",
+]
