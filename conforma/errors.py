@@ -15,8 +15,12 @@
         NoSignature  NoMatchingSignature  SignatureMismatch
         IdentityMismatch  NotInLog  BadEvidence
       TrustRootUnavailable     what to trust could not be learnt          exit 3
+      LogUnavailable           a transparency log did not answer          exit 3
       PolicyError                                                           exit 1
         SourceUnavailable (exit 3)  CompileFailed  EvaluationFailed
+      LedgerError              the ledger could not be written or believed  exit 3
+        LedgerBusy  StaleRight  LedgerUnverified
+        OperationRefused       this one operation is no good                exit 1
       EngineError              the policy engine died or broke its limits   exit 3
       Interrupted              Ctrl-C or SIGTERM                            exit 130
         DeadlineExceeded       ``--timeout`` ran out                        exit 3
@@ -173,6 +177,12 @@ class TrustRootUnavailable(ConformaError):
     exit_status = 3
 
 
+class LogUnavailable(ConformaError):
+    """Whether a transparency log knows a signature could not be learnt."""
+
+    exit_status = 3
+
+
 class PolicyError(ConformaError):
     """The policy cannot be used."""
 
@@ -206,6 +216,34 @@ class CompileFailed(PolicyError):
 
 class EvaluationFailed(PolicyError):
     """A rule could not be evaluated."""
+
+
+class LedgerError(ConformaError):
+    """The ledger's directory, its key or its clock does not serve; what is queued stays queued."""
+
+    exit_status = 3
+
+
+class LedgerBusy(LedgerError):
+    """The queue is full, or nobody committed in time; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class StaleRight(LedgerError):
+    """Somebody else took the commit right meanwhile; nothing of ours was published."""
+
+
+class LedgerUnverified(LedgerError):
+    """Metadata or content of a ledger that does not verify, or is out of date."""
+
+
+class OperationRefused(LedgerError):
+    """One operation cannot be published; those beside it were not affected."""
+
+    exit_status = 1
 
 
 class EngineError(ConformaError):
