@@ -68,6 +68,8 @@ class ImageOptions:
     vsa_upload: tuple[str, ...]
     vsa_expiration: Duration
     cache: CacheChoice
+    offline: bool
+    mirror_from: tuple[str, ...]
     show_successes: bool
     show_warnings: bool
     show_policy_docs_link: bool
@@ -218,6 +220,14 @@ def image_flags() -> list[Flag]:
             type=GoDuration(),
             default=Duration(168 * 3600.0),
             help="Greatest age of an existing summary that spares validation.",
+        ),
+        _bool("offline", "Use no network: what no mirror has is an error that names it."),
+        Flag(
+            ["--mirror-from"],
+            type=GoList(),
+            default=(),
+            help="Image layouts made by conforma mirror that are read before the network: "
+            "oci:DIRECTORY or oci-archive:FILE; repeatable.",
         ),
         _bool("no-cache", "Do not cache layers on disk (EC_CACHE=false)."),
         _text("cache-dir", "Directory of the layer cache (EC_CACHE_DIR)."),

@@ -123,11 +123,19 @@ def prepare(
     """
     # The engine comes up while we import the HTTP client and fetch the policy.
     engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
-    registry = stack.enter_context(open_registry(settings, cancellation))
-    sources = stack.enter_context(
-        Sources(lambda: registry, cancellation, retry=retry_policy(settings))
+    registry = stack.enter_context(
+        open_registry(settings, cancellation, mirrors=options.mirror_from, offline=options.offline)
     )
-    cluster = Kubernetes(settings.kubeconfig)
+    sources = stack.enter_context(
+        Sources(
+            lambda: registry,
+            cancellation,
+            retry=retry_policy(settings),
+            use_mirrors=bool(options.mirror_from),
+            offline=options.offline,
+        )
+    )
+    cluster = Kubernetes(settings.kubeconfig, offline=options.offline)
     load_key = partial(
         PublicKey.load, fetch=partial(_download, sources), secrets=cluster.secret_field
     )
@@ -252,7 +260,7 @@ def _assemble(
         ignore_rekor=options.ignore_rekor,
         rekor_url=config.rekor_url,
     )
-    verifier = Verifier(registry, trust, Once(RootSource(trust, os.environ)))
+    verifier = Verifier(registry, trust, Once(RootSource(trust, os.environ, options.offline)))
     return Preparation(
         snapshot=found,
         checks=Checks(

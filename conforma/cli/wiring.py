@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from conforma.cancellation import Cancellation
 from conforma.cli.options import CacheChoice, Globals
 from conforma.errors import CacheUnusable, ConformaError
 from conforma.oci.options import RegistryOptions
+from conforma.oci.places import Places
 from conforma.oci.registry import Registry
 from conforma.oci.retry import RetryPolicy
 
@@ -34,9 +35,19 @@ def retry_policy(settings: Globals) -> RetryPolicy:
     )
 
 
-def open_registry(settings: Globals, cancellation: Cancellation) -> Registry:
-    """The one registry client of the run."""
-    return Registry(RegistryOptions(retry=retry_policy(settings)), cancellation)
+def open_registry(
+    settings: Globals,
+    cancellation: Cancellation,
+    *,
+    mirrors: Sequence[str] = (),
+    offline: bool = False,
+) -> Registry:
+    """The one registry client of the run, which reads image layouts as well.
+
+    Raises ``InputError`` for a mirror that is no image layout.
+    """
+    options = RegistryOptions(retry=retry_policy(settings), offline=offline)
+    return Places(options, cancellation, mirrors)
 
 
 def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | DirectLayers:

@@ -96,6 +96,8 @@ class Exchange:
         Raises ``RegistryError`` once ``attempts`` are used up.
         """
         url = self.url(ask)
+        if self._options.offline:
+            raise faults.offline(ask.reference, ask.method, url)
         origin = origin_of(url)
         while True:
             self._throttle.wait(origin, nested=ask.actions is None)

@@ -152,3 +152,11 @@ def _root(cause: BaseException) -> BaseException:
             return current
         current = current.__cause__ or current.__context__
     return cause
+
+
+def offline(reference: Reference, method: str, url: httpx.URL) -> RegistryUnreachable:
+    """The error for a request that a run without network must not make."""
+    return RegistryUnreachable(
+        f"{reference}: needed, but this run is offline: {method} {shown_url(url)}",
+        hint="mirror it first with conforma mirror, and name the mirror with --mirror-from",
+    )

@@ -67,6 +67,8 @@ class RegistryOptions:
     """Manifests and small blobs kept in memory for the run."""
     most_pages: int = 1000
     """Pages of a tag or referrers list that are read before giving up."""
+    offline: bool = False
+    """Whether every request fails instead of being sent."""
     observer: Callable[[RequestSeen], None] | None = None
     """Called after every request, from the thread that made it."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

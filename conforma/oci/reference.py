@@ -3,6 +3,8 @@
 The defaults are those of the Docker command line (registry
 ``index.docker.io``, namespace ``library/``, tag ``latest``); names follow the
 grammar of the OCI distribution specification, section "Pulling manifests".
+An OCI image layout stands in for a registry: ``oci:DIRECTORY[:NAME]`` and
+``oci-archive:FILE[:NAME]``, as skopeo writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conforma.errors import BadDigest, BadReference
-from conforma.oci.digest import Digest
+from conforma.oci.digest import ALGORITHMS, Digest
 
 DEFAULT_REGISTRY: Final = "index.docker.io"
 DEFAULT_TAG: Final = "latest"
@@ -21,6 +23,7 @@ _DEFAULT_NAMESPACE: Final = "library/"
 # The longest name the distribution specification lets a client rely on.
 _LONGEST_REPOSITORY: Final = 255
 
+_LAYOUT: Final = re.compile(r"(oci|oci-archive):(?!//)([^:@\0]+)(?::([^\0]+))?")
 _REPOSITORY: Final = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 )
@@ -34,7 +37,9 @@ _REGISTRY: Final = re.compile(
 class Reference:
     """A fully qualified reference; it has a tag, a digest or both.
 
-    When it has both, the digest decides and the tag only documents.
+    When it has both, the digest decides and the tag only documents. In a
+    layout, ``registry`` is its place, ``oci:DIRECTORY``, and what it holds may
+    have a repository or not; a bare place has neither tag nor digest.
     """
 
     registry: str
@@ -48,6 +53,8 @@ class Reference:
 
         Raises ``BadReference`` for text that is no reference.
         """
+        if text.startswith(("oci:", "oci-archive:")):
+            return _in_layout(text)
         rest, at, digest_text = text.partition("@")
         digest: Digest | None = None
         if at:
@@ -77,7 +84,14 @@ class Reference:
     @property
     def repository_name(self) -> str:
         """``registry/repository``, without tag and digest."""
+        if self.is_layout:
+            return f"{self.registry}:{self.repository}" if self.repository else self.registry
         return f"{self.registry}/{self.repository}"
+
+    @property
+    def is_layout(self) -> bool:
+        """Whether it names something in an OCI image layout, not in a registry."""
+        return self.registry.startswith(("oci:", "oci-archive:"))
 
     @property
     def identifier(self) -> str:
@@ -120,6 +134,25 @@ def is_loopback_host(registry: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _in_layout(text: str) -> Reference:
+    place, at, digest_text = text.rpartition("@")
+    digest: Digest | None = None
+    if at and digest_text.partition(":")[0] in ALGORITHMS:
+        try:
+            digest = Digest.parse(digest_text)
+        except BadDigest as cause:
+            raise _bad(text, cause.message) from cause
+    match = _LAYOUT.fullmatch(place if digest is not None else text)
+    if match is None:
+        raise _bad(text, "an image layout is written oci:DIRECTORY[:NAME]")
+    name = match[3] or ""
+    directory, slash, last = name.rpartition("/")
+    # Like skopeo, tools name what they put into a layout by a tag alone or by a whole reference.
+    base, _, tag = last.partition(":") if slash else ("", "", last)
+    repository = f"{directory}/{base}" if slash else ""
+    return Reference(f"{match[1]}:{match[2]}", repository, tag or None, digest)
 
 
 def _check_registry(text: str, registry: str) -> None:

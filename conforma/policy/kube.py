@@ -29,8 +29,15 @@ class Kubernetes:
     what is not there or cannot be used, ``SourceUnavailable`` for what could not be learnt.
     """
 
-    def __init__(self, kubeconfig: str = "", environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kubeconfig: str = "",
+        environment: Mapping[str, str] | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
         self._kubeconfig = kubeconfig
+        self._offline = offline
         self._environment = os.environ if environment is None else environment
         self._client: Any = None
 
@@ -87,6 +94,11 @@ class Kubernetes:
         return client.get(resource, name, namespace=namespace).get("spec") or {}
 
     def _connected(self) -> Any:
+        if self._offline:
+            raise SourceUnavailable(
+                "the Kubernetes cluster is needed, but this run is offline",
+                hint="give the policy, snapshot or key as a file",
+            )
         if self._client is None:
             try:
                 from lightkube import Client

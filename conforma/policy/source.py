@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from conforma.cancellation import Cancellation
 from conforma.errors import PolicyError, SourceUnavailable
 from conforma.oci.retry import RetryPolicy
+from conforma.policy import mirrored
 from conforma.policy.archive import is_archive, unpack
 from conforma.policy.artifact import Artifacts
 from conforma.policy.files import TreeCopy, link_tree
@@ -56,8 +57,10 @@ class FetchedSource:
 class Sources:
     """Fetches sources. Thread safe; a context manager that removes everything at its end.
 
-    ``registry`` is asked for only when an OCI source turns up. The directory
-    stays if the environment variable ``EC_DEBUG`` is set.
+    ``registry`` is asked for only when an OCI source turns up, or for every
+    source if ``use_mirrors`` says that it may have them. ``offline``: what only the
+    network has is an error. The directory stays if the environment variable
+    ``EC_DEBUG`` is set.
     """
 
     def __init__(
@@ -68,8 +71,12 @@ class Sources:
         retry: RetryPolicy | None = None,
         user_agent: str = "conforma",
         environment: Mapping[str, str] | None = None,
+        use_mirrors: bool = False,
+        offline: bool = False,
     ) -> None:
         self._registry = registry
+        self._use_mirrors = use_mirrors
+        self._offline = offline
         self._cancellation = cancellation
         self._environment = os.environ if environment is None else environment
         self._git = Git(cancellation, retry, self._environment)
@@ -180,6 +187,11 @@ class Sources:
 
     def _fetch_kind(self, kind: Kind, url: str, destination: Path, scratch: Path) -> str:
         """Fill ``destination``; returns the commit or digest, ``""`` for other kinds."""
+        if (
+            kind in ("git", "http")
+            and (revision := self._from_mirror(url, destination)) is not None
+        ):
+            return revision
         if kind == "git":
             return self._git.fetch(url, destination, scratch)
         if kind == "oci":
@@ -189,6 +201,19 @@ class Sources:
         else:
             self._copy(url, destination)
         return ""
+
+    def _from_mirror(self, url: str, destination: Path) -> str | None:
+        """The revision of a mirrored copy, now in ``destination``; ``None`` to ask the network."""
+        if self._use_mirrors:
+            revision = mirrored.fetch(self._registry(), url, destination, self._cancellation)
+            if revision is not None:
+                return revision
+        if self._offline:
+            raise SourceUnavailable(
+                f"{without_secrets(url)}: needed, but this run is offline",
+                hint="mirror it first with conforma mirror, and name the mirror with --mirror-from",
+            )
+        return None
 
     def _copy(self, url: str, destination: Path) -> None:
         source = Path(url.removeprefix("file://").removeprefix("file::")).expanduser()
