@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,14 @@ from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.overlay import Overlay, Place
 from conforma.cache.safe_cache import SafeCache
 from conforma.cancellation import Cancellation
-from conforma.errors import BadManifest, BadReference, NotFound, TooLarge, UnsafeArchive
+from conforma.errors import (
+    BadManifest,
+    BadReference,
+    BadResponse,
+    NotFound,
+    TooLarge,
+    UnsafeArchive,
+)
 from conforma.oci.digest import DiffID
 from conforma.oci.layer import walk
 from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
@@ -35,6 +42,7 @@ _log = logging.getLogger(__name__)
 # Layers of one image that are brought in at the same time.
 _AT_ONCE: Final = 4
 _LARGEST_CONFIG: Final = 8 << 20
+_IMAGE_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,10 @@ class ImageReader:
     def image(self, reference: Reference) -> tuple[Manifest, ImageConfig]:
         """The manifest and configuration of an image; of an index, its linux/amd64 child.
 
-        Raises ``NotFound`` when there is no such child, ``BadManifest``, and
-        what the registry raises.
+        Raises ``NotFound`` when there is no such manifest or child,
+        ``BadManifest`` for either of the two, ``BadResponse`` when the
+        registry lacks a blob that the manifest lists, and what the registry
+        raises. The configuration of what is no image may be anything.
         """
         reference, manifest = self._manifest(reference)
         return manifest, self._config(reference, manifest)
@@ -107,20 +117,21 @@ class ImageReader:
         Symlinks and hard links give what they lead to inside the image; those
         that lead nowhere, and what is no file, are left out. Raises
         ``UnsafeArchive`` for a layer with members outside the root,
-        ``TooLarge`` for a file over the limit, and what :meth:`layers` and
-        reading a layer raise.
+        ``TooLarge`` for a file over the limit, ``BadResponse`` for a layer the
+        registry does not have, and what :meth:`layers` and reading a layer raise.
         """
         if not wanted.directories:
             return {}
         stack = self._stack(reference, cancellation)
         overlay = stack.overlay
         found: dict[str, bytes] = {}
-        for place in overlay.select(wanted):
-            path = overlay.path(place)
-            content = self._content_of(overlay, place, path)
-            if content is not None:
-                row = overlay.tocs[content.layer].row(content.index)
-                found[path] = stack.contents[content.layer].read(row, path, self._largest_file)
+        with _complete(reference):
+            for place in overlay.select(wanted):
+                path = overlay.path(place)
+                content = self._content_of(overlay, place, path)
+                if content is not None:
+                    row = overlay.tocs[content.layer].row(content.index)
+                    found[path] = stack.contents[content.layer].read(row, path, self._largest_file)
         return dict(sorted(found.items()))
 
     def tree(
@@ -136,7 +147,8 @@ class ImageReader:
         """
         stack = self._stack(reference, cancellation)
         overlay = stack.overlay
-        places = sorted(overlay.select(wanted), key=overlay.path)
+        with _complete(reference):
+            places = sorted(overlay.select(wanted), key=overlay.path)
         return self._entries(stack, places, wanted)
 
     def blob_bytes(self, reference: Reference) -> bytes:
@@ -197,12 +209,18 @@ class ImageReader:
         layer = self._cache.layer(
             descriptor, None, self._fetch(reference, descriptor), origin=reference.repository_name
         )
-        with layer.compressed() as source:
-            return ImageConfig.parse(source.read())
+        with _complete(reference), layer.compressed() as source:
+            raw = source.read()
+        try:
+            return ImageConfig.parse(raw)
+        except BadManifest as cause:
+            if descriptor.media_type in _IMAGE_CONFIGS:
+                raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
+            return ImageConfig(raw, {})
 
     def _layers(self, reference: Reference, manifest: Manifest) -> tuple[SafeLayer, ...]:
         diff_ids: tuple[DiffID | None, ...] = (None,) * len(manifest.layers)
-        if manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG):
+        if manifest.config.media_type in _IMAGE_CONFIGS:
             listed = self._config(reference, manifest).diff_ids
             if listed and len(listed) != len(manifest.layers):
                 raise BadManifest(
@@ -240,7 +258,8 @@ class ImageReader:
 
     def _stack(self, reference: Reference, cancellation: Cancellation | None) -> _Stack:
         layers = self.layers(reference)
-        contents = tuple(_all(lambda layer: layer.contents(cancellation), layers))
+        with _complete(reference):
+            contents = tuple(_all(lambda layer: layer.contents(cancellation), layers))
         for layer, content in zip(layers, contents, strict=True):
             if content.toc.unsafe:
                 raise UnsafeArchive(
@@ -272,6 +291,22 @@ class ImageReader:
                     stack.overlay.path(place), row.kind, row.mode, row.uid, row.gid,
                     row.size, row.link, str(stack.layers[place.layer].digest),
                 )  # fmt: skip
+
+
+@contextmanager
+def _complete(reference: Reference) -> Iterator[None]:
+    """Make a blob that a manifest lists but the registry lacks what it is: a broken registry.
+
+    "It is not there" would be a fact about the image, and rules that look for
+    something forbidden would not find it.
+    """
+    try:
+        yield
+    except NotFound as cause:
+        raise BadResponse(
+            f"{reference}: the registry has the manifest but not all that it lists: {cause.message}",
+            hint="push the image again, or restore the registry's storage",
+        ) from cause
 
 
 def _all(

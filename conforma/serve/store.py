@@ -34,7 +34,7 @@ class StoredManifest:
         """The parsed bytes; empty if they are no JSON object."""
         try:
             parsed = json.loads(self.raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return parsed if isinstance(parsed, dict) else {}
 

@@ -1,9 +1,9 @@
 """What an image says about itself, read for the policy input (specification section 6).
 
-An image without a usable configuration, or a parent that we are not allowed
-to see, is a fact like any other and leaves the member out. A registry that
-does not answer for the image itself is raised: a rule must not judge by the
-absence of what could not be read.
+An index without an image for linux/amd64, or a parent that we are not allowed
+to see, is a fact like any other and leaves the member out. An image that is
+malformed or incomplete, and a registry that does not answer for it, is raised:
+a rule must not judge by the absence of what could not be read.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def read_facts(image: Reference, images: ImageReader) -> ImageFacts:
     """The configuration, parent and manifest files of a pinned image.
 
     For an index these are those of its linux/amd64 child. Raises what the
-    registry and the cache raise, except that something is not there or malformed.
+    registry and the cache raise, except that there is no such image.
     """
     try:
         manifest, config = images.image(image)
-    except (NotFound, BadManifest) as error:
+    except NotFound as error:
         log.debug("no configuration of %s: %s", image, error)
         return ImageFacts()
     parent = ParentImage.of(manifest.annotations)

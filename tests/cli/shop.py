@@ -118,8 +118,8 @@ class Shop:
         file.write_text((key or self.key).public_pem)
         return str(file)
 
-    def validate(self, *args: str, policy: str | None = None, **flags: str) -> Outcome:
-        """Run ``validate image`` on everything published, with JSON on stdout."""
+    def arguments(self, *args: str, policy: str | None = None, **flags: str) -> list[str]:
+        """``validate image`` on everything published, with JSON on stdout."""
         defaults = {
             "policy": self.policy() if policy is None else policy,
             "public_key": self.key_file(),
@@ -131,8 +131,13 @@ class Shop:
         }
         values = defaults | flags
         options = [f"--{k.replace('_', '-')}={v}" for k, v in values.items() if v or k == "policy"]
+        return ["validate", "image", *options, *args]
+
+    def validate(self, *args: str, policy: str | None = None, **flags: str) -> Outcome:
+        """Run the program inside this process."""
+        arguments = self.arguments(*args, policy=policy, **flags)
         self.capture.readouterr()
-        status = run(["validate", "image", *options, *args])
+        status = run(arguments)
         captured = self.capture.readouterr()
         return Outcome(status, captured.out, captured.err)
 

@@ -3,8 +3,9 @@
 "It is not there" is undefined in Rego. "It could not be found out" ends the
 evaluation with the original error: the Go tool answers undefined to both, and
 an outage then reads as a violation, or worse, as nothing to complain about.
-A document that is malformed is undefined as well, but an image whose layers
-cannot be read safely is not: rules that look for forbidden files would find none.
+Content that is no JSON or no archive is undefined as well, but an image whose
+manifest, configuration or layers cannot be read is not: rules that look for
+something forbidden would not find it.
 """
 
 from __future__ import annotations
@@ -210,12 +211,12 @@ def _digest_reference(ref: object) -> Reference:
 
 
 def _absence_is_undefined(name: str, function: Builtin, level: int = logging.ERROR) -> Builtin:
-    """``function``, undefined for what is not there, malformed, or not the name of anything."""
+    """``function``, undefined for what is not there or not the name of anything."""
 
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except (NotFound, BadReference, BadManifest) as error:
+        except (NotFound, BadReference) as error:
             _complain(name, arguments[0] if arguments else "", error.message, level)
             return Undefined
 

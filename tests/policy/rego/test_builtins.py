@@ -20,6 +20,8 @@ from conforma.cancellation import Cancellation
 from conforma.errors import (
     AccessDenied,
     BadArchive,
+    BadManifest,
+    BadResponse,
     ConformaError,
     DigestMismatch,
     EvaluationFailed,
@@ -321,10 +323,27 @@ def test_a_descriptor_names_the_index_itself(table: Table, server: RegistryServe
     assert requests(server, "GET", "/manifests/") == 0
 
 
-def test_a_manifest_that_is_no_json_is_undefined(table: Table, server: RegistryServer) -> None:
-    raw = b"{not json"
-    server.store.repository("r").put_manifest(raw, media_types.OCI_MANIFEST, tag="tag")
-    assert table["ec.oci.image_manifest"](f"{server.host}/r:tag") is Undefined
+@pytest.mark.parametrize(
+    "name", ["ec.oci.image_manifest", "ec.oci.image_files", "conforma.oci.image_tree"]
+)
+def test_a_manifest_that_is_none_is_no_absence(
+    table: Table, server: RegistryServer, name: str
+) -> None:
+    digest = server.store.repository("r").put_manifest(b"{no json", media_types.OCI_MANIFEST)
+    with pytest.raises(BadManifest, match=r"not JSON \(starts with '{no json'\)"):
+        table[name](f"{server.host}/r@{digest}", *(DIGEST_ONLY | DIGEST_OR_TAG)[name])
+
+
+@pytest.mark.parametrize("name", ["ec.oci.image_files", "conforma.oci.image_tree"])
+@pytest.mark.parametrize("number", [0, 1], ids=["configuration", "layer"])
+def test_a_blob_that_an_image_lists_is_there_or_the_registry_is_broken(
+    table: Table, server: RegistryServer, name: str, number: int
+) -> None:
+    image = image_of([layer_of([Member("a")])])
+    digest = image.put(server.store, "r")
+    server.store.repository("r").unlink_blob(Digest.of(image.blobs[number]))
+    with pytest.raises(BadResponse, match="has the manifest but not all that it lists"):
+        table[name](f"{server.host}/r@{digest}", *DIGEST_ONLY[name])
 
 
 def test_many_manifests_leave_out_what_is_not_there(
