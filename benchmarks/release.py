@@ -1,0 +1,277 @@
+"""Validating one release: components that share layers, a policy that reads files in every layer.
+
+Baselines, all in this run and against the same loopback registry process: fetching, hashing and
+inflating the distinct layers once with one thread per layer (httpx, hashlib, isal, nothing else),
+and the same validation with the cache off. Arguments: ``components=50 layers=6 size=50
+workers=8 rounds=3 baseline=5`` (``size`` in MiB per compressed layer; ``baseline`` is how many
+components the run without a cache validates, its time scaled up to all).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import Run, child, mib, table
+from conforma.serve.images import Layer, Member, image_of, layer_of
+from conforma.serve.registry import RegistryServer
+from conforma.serve.signing import Signer
+from conforma.serve.signing_key import SigningKey
+from conforma.serve.statements import Build, provenance_v02
+from conforma.serve.store import Store
+
+REPOSITORY = "release/app"
+
+POLICY = """package layers
+
+import rego.v1
+
+# METADATA
+# title: Every layer has its settings
+# custom:
+#   short_name: settings
+deny contains result if {
+	files := ec.oci.image_files(input.image.ref, ["etc"])
+	some number in numbers.range(0, %(last)d)
+	object.get(files, sprintf("etc/layer-%%d.json", [number]), {}).layer != number
+	result := {"code": "layers.settings", "msg": sprintf("layer %%d is not as expected", [number])}
+}
+
+# METADATA
+# title: No setuid files
+# custom:
+#   short_name: setuid
+deny contains result if {
+	some entry in conforma.oci.image_tree(input.image.ref, {"mode": "6000"})
+	result := {"code": "layers.setuid", "msg": sprintf("%%s is setuid", [entry.path])}
+}
+"""
+
+# Serves a prepared store and prints what was asked for since the last line read.
+SERVER = """
+import json, sys
+from pathlib import Path
+from conforma.serve.registry import RegistryServer
+with RegistryServer(Path(sys.argv[1]), port=int(sys.argv[2])) as server:
+    print(server.host, flush=True)
+    for _ in sys.stdin:
+        log = server.log.settled()
+        downloads = log.matching("GET", r"/blobs/")
+        seen = {"requests": len(log), "blobs": {}, "bytes": sum(r.bytes for r in downloads)}
+        for path, count in log.counts("GET", r"/blobs/").items():
+            seen["blobs"][path.rpartition("/")[2]] = count
+        log.clear()
+        print(json.dumps(seen), flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The size of the release; see the module."""
+
+    components: int = 50
+    layers: int = 6
+    size: int = 50
+    workers: int = 8
+    rounds: int = 3
+    baseline: int = 5
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> Options:
+        """From ``name=number`` words."""
+        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release on disk, ready to be served and validated."""
+
+    directory: Path
+    layers: tuple[Layer, ...]
+    port: int
+
+    def command(self, components: int, workers: int) -> list[str]:
+        """Validate the first ``components`` of it."""
+        return [
+            sys.executable, "-m", "conforma", "validate", "image",
+            "--images", str(self.directory / f"snapshot-{components}.json"),
+            "--policy", str(self.directory / "policy.json"),
+            "--public-key", str(self.directory / "key.pub"),
+            "--ignore-rekor", "--workers", str(workers), "--output", "json", "--timeout", "30m",
+        ]  # fmt: skip
+
+
+class Served:
+    """The registry process and its log."""
+
+    def __init__(self, release: Release) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(release.directory / "store"), str(release.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.host = self._process.stdout.readline().strip()
+
+    def asked(self) -> dict[str, object]:
+        """Everything since the last call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, object] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def make_layer(number: int, size: int) -> Layer:
+    """About ``size`` MiB packed: half of it programs (incompressible), half of it texts."""
+    source = random.Random(number)
+    members = [Member(f"etc/layer-{number}.json", json.dumps({"layer": number}).encode())]
+    words = [source.randbytes(6).hex() for _ in range(4000)]
+    for position in range(size):
+        members.append(
+            Member(f"usr/lib/{number}/program-{position}", source.randbytes(700_000), 0o755)
+        )
+        for part in range(24):
+            text = " ".join(source.choices(words, k=2600)).encode()
+            members.append(Member(f"usr/share/doc/{number}/{position}/{part}.txt", text))
+    return layer_of(members, level=6)
+
+
+def make_release(directory: Path, options: Options) -> Release:
+    """Write store, key, policy and snapshots."""
+    with ThreadPoolExecutor(2) as pool:
+        layers = tuple(pool.map(lambda n: make_layer(n, options.size), range(options.layers)))
+    with RegistryServer(directory / "probe") as probe:
+        port = probe.port
+    host = f"127.0.0.1:{port}"
+    store = Store(directory / "store")
+    key = SigningKey.generate()
+    signer = Signer(store, REPOSITORY, key)
+    components = []
+    for number in range(options.components):
+        image = image_of(layers, labels={"component": str(number)})
+        digest = image.put(store, REPOSITORY, f"v{number}")
+        signer.sign(digest)
+        signer.attest(digest, provenance_v02(Build(f"{host}/{REPOSITORY}", digest)))
+        components.append(
+            {"name": f"component-{number}", "containerImage": f"{host}/{REPOSITORY}@{digest}"}
+        )
+    for count in {options.components, options.baseline}:
+        document = {"application": "benchmark", "components": components[:count]}
+        (directory / f"snapshot-{count}.json").write_text(json.dumps(document))
+    (directory / "key.pub").write_text(key.public_pem)
+    rules = directory / "rules"
+    rules.mkdir()
+    (rules / "layers.rego").write_text(POLICY % {"last": options.layers - 1})
+    (directory / "policy.json").write_text(json.dumps({"sources": [{"policy": [str(rules)]}]}))
+    return Release(directory, layers, port)
+
+
+def floor(host: str, layers: tuple[Layer, ...]) -> float:
+    """Seconds to fetch, hash and inflate every distinct layer once, a thread for each."""
+    import httpx
+    from isal import isal_zlib
+
+    def one(layer: Layer) -> None:
+        packed, plain = hashlib.sha256(), hashlib.sha256()
+        inflater = isal_zlib.decompressobj(31)
+        with client.stream("GET", f"/v2/{REPOSITORY}/blobs/{layer.descriptor.digest}") as answer:
+            for piece in answer.iter_raw():
+                packed.update(piece)
+                plain.update(inflater.decompress(piece))
+        assert packed.hexdigest() == layer.descriptor.digest.hex
+        assert plain.hexdigest() == layer.diff_id.hex
+
+    with httpx.Client(base_url=f"http://{host}") as client, ThreadPoolExecutor(len(layers)) as pool:
+        started = time.perf_counter()
+        list(pool.map(one, layers))
+        return time.perf_counter() - started
+
+
+@contextmanager
+def prepared(options: Options) -> Iterator[tuple[Release, Served]]:
+    """A release and the registry that serves it, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="conforma-benchmark-") as name:
+        release = make_release(Path(name), options)
+        served = Served(release)
+        try:
+            yield release, served
+        finally:
+            served.close()
+
+
+def passed(run: Run) -> Run:
+    """The run, once it is clear that it did what it should."""
+    report = json.loads(run.stdout)
+    assert run.status == 0, run.stdout[:2000]
+    assert report["success"] is True
+    return run
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table."""
+    options = Options.parse(arguments)
+    with prepared(options) as (release, served):
+        unique = sum(len(layer.blob) for layer in release.layers)
+        colds: list[Run] = []
+        warms: list[Run] = []
+        floors: list[float] = []
+        cold_log: dict[str, object] = {}
+        warm_log: dict[str, object] = {}
+        for turn in range(options.rounds):
+            floors.append(floor(served.host, release.layers))
+            cache = {"EC_CACHE_DIR": str(release.directory / f"cache-{turn}")}
+            served.asked()
+            command = release.command(options.components, options.workers)
+            colds.append(passed(child(command, cache)))
+            cold_log = served.asked()
+            warms.append(passed(child(command, cache)))
+            warm_log = served.asked()
+        few = passed(
+            child(release.command(options.baseline, options.workers), {"EC_CACHE": "false"})
+        )
+        uncached = few.wall * options.components / options.baseline
+    of_layers = {str(layer.descriptor.digest) for layer in release.layers}
+    fetched = cold_log["blobs"]
+    refetched = warm_log["blobs"]
+    assert isinstance(fetched, dict)
+    assert isinstance(refetched, dict)
+    sizes = {str(layer.descriptor.digest): len(layer.blob) for layer in release.layers}
+    layer_bytes = sum(sizes[d] * n for d, n in fetched.items() if d in of_layers)
+    cold = statistics.median(run.wall for run in colds)
+    warm = statistics.median(run.wall for run in warms)
+    base = statistics.median(floors)
+    table(
+        f"{options.components} components x {options.layers} layers, {mib(unique)} distinct, "
+        f"{options.workers} workers, medians of {options.rounds}",
+        [
+            ("layer bytes fetched : unique bytes, cold", f"{layer_bytes / unique:.2f}", "= 1.00"),
+            ("cold : fetch + hash + inflate once", f"{cold / base:.2f}", "<= 1.5"),
+            ("without cache : cold", f"{uncached / cold:.1f}", ">= 10 (scaled)"),
+            ("layer requests, warm", f"{sum(refetched.get(d, 0) for d in of_layers)}", "= 0"),
+            ("blob requests of any kind, warm", f"{sum(refetched.values())}", "= 0"),
+            ("warm : cold", f"{warm / cold:.2f}", "<= 0.25"),
+            ("peak memory, cold", mib(max(r.peak for r in colds)), "< 250 MiB"),
+            ("peak memory, warm", mib(max(r.peak for r in warms)), "< 250 MiB"),
+            ("cold, warm, once", f"{cold:.2f} {warm:.2f} {base:.2f} s", "orientation"),
+        ],
+    )
