@@ -30,7 +30,7 @@ class Pusher:
         """The repository has ``data`` as a blob."""
         digest = Digest.of(data)
         if len(data) <= _ASK_FIRST or not self.has_blob(reference, digest):
-            self._upload(reference, data, digest)
+            self.put(reference, data, digest)
         return Descriptor(media_types.OCTETS, digest, len(data))
 
     def has_blob(self, reference: Reference, digest: Digest) -> bool:
@@ -61,7 +61,8 @@ class Pusher:
             )
         return digest
 
-    def _upload(self, reference: Reference, data: bytes, digest: Digest) -> None:
+    def put(self, reference: Reference, data: bytes, digest: Digest) -> None:
+        """Send ``data`` in one piece, without asking whether it is needed."""
         start = Ask(
             "POST",
             reference,
@@ -74,7 +75,7 @@ class Pusher:
         put = Ask(
             "PUT",
             reference,
-            str(self._upload_url(reference, start, answer.headers.get("location"), digest)),
+            str(self.upload_url(reference, start, answer.headers.get("location"), digest)),
             {"Content-Type": media_types.OCTETS},
             data,
             expected=frozenset({201, 204}),
@@ -89,9 +90,10 @@ class Pusher:
             if not self.has_blob(reference, digest):
                 raise
 
-    def _upload_url(
-        self, reference: Reference, start: Ask, location: str | None, digest: Digest
+    def upload_url(
+        self, reference: Reference, start: Ask, location: str | None, digest: Digest | None = None
     ) -> httpx.URL:
+        """Where the answer to ``start`` says that an upload goes on; with ``digest``, ends."""
         origin = self._exchange.url(start)
         try:
             url = origin.join(location or "")
@@ -99,4 +101,4 @@ class Pusher:
             raise BadResponse(f"{reference}: the upload's location is no URL") from cause
         if not location or url.scheme not in (origin.scheme, "https"):
             raise BadResponse(f"{reference}: the registry names no usable location for an upload")
-        return url.copy_add_param("digest", str(digest))
+        return url if digest is None else url.copy_add_param("digest", str(digest))

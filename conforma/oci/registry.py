@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from conforma.cancellation import Cancellation
 from conforma.errors import BadManifest, TooLarge
@@ -22,6 +23,9 @@ from conforma.oci.meter import Meter, RegistryStats
 from conforma.oci.options import MEBIBYTE, Lane, Patience, RegistryOptions, RequestSeen
 from conforma.oci.reference import Reference
 from conforma.oci.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from conforma.oci.upload import Open
 
 __all__ = [
     "Patience",
@@ -48,6 +52,7 @@ class Registry:
         from conforma.oci.listing import Listings
         from conforma.oci.manifests import Manifests
         from conforma.oci.push import Pusher
+        from conforma.oci.upload import Uploader
 
         self._options = options
         self._meter = Meter()
@@ -55,6 +60,7 @@ class Registry:
         self._manifests = Manifests(self._exchange, options, cancellation, self._meter)
         self._listings = Listings(self._exchange, self._manifests, options)
         self._pusher = Pusher(self._exchange)
+        self._uploader = Uploader(self._exchange, self._pusher)
         self._blobs: Memory[bytes] = Memory(options.remembered)
         self._blob_flights: Flights[bytes] = Flights(cancellation)
         self._referrers: Memory[tuple[Descriptor, ...]] = Memory(options.remembered)
@@ -193,6 +199,21 @@ class Registry:
     def push_blob(self, reference: Reference, data: bytes) -> Descriptor:
         """The repository of ``reference`` has ``data``; returns its descriptor (octet stream)."""
         return self._pusher.blob(reference, data)
+
+    def has_blob(self, reference: Reference, digest: Digest) -> bool:
+        """Whether the repository has the blob; asked with the right to write."""
+        return self._pusher.has_blob(reference, digest)
+
+    def mount_blob(self, reference: Reference, digest: Digest, source: str) -> bool:
+        """Whether the registry took the blob over from its own repository ``source``."""
+        return self._uploader.mount(reference, digest, source)
+
+    def upload_blob(self, reference: Reference, descriptor: Descriptor, source: Open) -> None:
+        """The repository has the blob that ``source`` opens, of whatever size.
+
+        Raises also what reading ``source`` raises; then the repository lacks it.
+        """
+        self._uploader.upload(reference, descriptor, source)
 
     def push_manifest(self, reference: Reference, raw: bytes, media_type: str) -> Digest:
         """The repository has ``raw`` under the reference's digest or, without one, its tag.
