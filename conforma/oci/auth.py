@@ -2,18 +2,17 @@
 
 Nothing is shown before a registry asks. What it asked for is remembered, so
 that later requests to it are right at once; tokens are kept until shortly
-before they expire and fetched once however many threads want them.
+before they expire and fetched once however many threads want them. A job that
+says which repositories it will read gets one token for many of them.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, BadResponse
@@ -22,28 +21,12 @@ from conforma.oci.credentials import Credential, Keychain
 from conforma.oci.flights import Flights
 from conforma.oci.redirects import is_internal
 from conforma.oci.reference import Reference, is_loopback_host
+from conforma.oci.tokens import Token, TokenRequest, parse_token, token_request
 
-# docs.docker.com, token specification: what to assume without expires_in.
-_DEFAULT_LIFETIME: Final = 60.0
-_MARGIN: Final = 10.0
-_LONGEST_TOKEN: Final = 64 * 1024
-_CLIENT_ID: Final = "conforma"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
-    """How to ask a token service; ``form`` is set for an OAuth2 exchange (POST)."""
-
-    reference: Reference
-    url: str
-    authorization: str | None = field(default=None, repr=False)
-    form: bytes | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    header: str = field(repr=False)
-    renew_at: float
+# A token lists what it allows and travels with every request; servers refuse
+# heads over 8 KiB, and each name costs up to four thirds of itself and 60 bytes.
+_WIDEST: Final = 24
+_LONGEST_SCOPES: Final = 2048
 
 
 class Authorizer:
@@ -60,15 +43,28 @@ class Authorizer:
         self._ask = ask
         self._scheme = scheme
         self._lock = threading.Lock()
-        self._flights: Flights[_Token] = Flights(cancellation)
+        self._flights: Flights[Token] = Flights(cancellation)
         self._challenges: dict[str, Challenge] = {}
-        self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._tokens: dict[tuple[str, ...], Token] = {}
+        self._groups: dict[str, tuple[Reference, ...]] = {}
+        """The repositories that share a token, by the name of each."""
+        self._narrow_realms: set[str] = set()
         self.tokens_fetched = 0
+
+    def expect(self, references: Iterable[Reference]) -> None:
+        """These repositories are going to be read; where possible they share tokens."""
+        by_registry: dict[str, dict[str, Reference]] = {}
+        for reference in references:
+            by_registry.setdefault(reference.registry, {})[reference.repository_name] = reference
+        with self._lock:
+            for repositories in by_registry.values():
+                fresh = [r for name, r in repositories.items() if name not in self._groups]
+                for group in _grouped(fresh):
+                    self._groups.update((r.repository_name, group) for r in group)
 
     def header(self, reference: Reference, actions: str) -> str | None:
         """What the registry is known to want for ``actions`` (such as ``pull``); may fetch a token."""
-        with self._lock:
-            challenge = self._challenges.get(reference.registry)
+        challenge = self._challenges.get(reference.registry)
         if challenge is None:
             return None
         return self._response_to(challenge, reference, actions)
@@ -78,7 +74,8 @@ class Authorizer:
     ) -> str | None:
         """The header to try after a 401, or ``None`` if there is nothing else to show.
 
-        ``shown`` is the header that was refused; a token like it is forgotten.
+        ``shown`` is the header that was refused; a token like it is forgotten,
+        and one that was meant for several repositories is not used for this one again.
         Raises ``AccessDenied`` if the token service refuses.
         """
         known = {c.scheme: c for c in reversed(parse_challenges(headers))}
@@ -89,6 +86,8 @@ class Authorizer:
             self._check_realm(challenge, reference)
         with self._lock:
             self._challenges[reference.registry] = challenge
+            if shown is not None:
+                self._groups[reference.repository_name] = ()
             for key in [k for k, token in self._tokens.items() if token.header == shown]:
                 del self._tokens[key]
         header = self._response_to(challenge, reference, actions)
@@ -97,12 +96,15 @@ class Authorizer:
     def hint(self, reference: Reference) -> str:
         """What to try after the registry refused us for good."""
         found = self._keychain.find(reference)
-        if found is None:
-            return (
-                f"no credentials for {reference.registry} were found; log in, "
-                "or name a file with them in REGISTRY_AUTH_FILE"
-            )
-        return f"the credentials from {found.origin} do not suffice; it may also not exist"
+        if found is not None:
+            return f"the credentials from {found.origin} do not suffice; it may also not exist"
+        trouble = self._keychain.trouble(reference)
+        if trouble is not None:
+            return f"it was asked without credentials, because the {trouble}"
+        return (
+            f"no credentials for {reference.registry} were found; log in, "
+            "or name a file with them in REGISTRY_AUTH_FILE"
+        )
 
     def _response_to(self, challenge: Challenge, reference: Reference, actions: str) -> str | None:
         credential = self._keychain.find(reference)
@@ -110,15 +112,50 @@ class Authorizer:
             return credential.basic() if credential and credential.password else None
         if credential and credential.registry_token:
             return f"Bearer {credential.registry_token}"
-        scopes = _scopes(challenge, reference, actions)
+        group = self._groups.get(reference.repository_name, ())
+        if actions == "pull" and len(group) > 1 and challenge["realm"] not in self._narrow_realms:
+            shared = self._shared(challenge, reference, group, credential)
+            if shared is not None:
+                return shared.header
+        return self._token(
+            challenge, reference, _scopes(challenge, reference, actions), credential
+        ).header
+
+    def _shared(
+        self,
+        challenge: Challenge,
+        reference: Reference,
+        group: tuple[Reference, ...],
+        credential: Credential | None,
+    ) -> Token | None:
+        """One token for all repositories of the group that are read with the same credential."""
+        ours = _identity(credential)
+        scopes = tuple(
+            f"repository:{r.repository}:pull"
+            for r in group
+            if _identity(self._keychain.find(r)) == ours
+        )
+        try:
+            return self._token(challenge, reference, scopes, credential)
+        except (AccessDenied, BadResponse):
+            # A service that does not know how, or refuses all because of one.
+            self._narrow_realms.add(challenge["realm"])
+            return None
+
+    def _token(
+        self,
+        challenge: Challenge,
+        reference: Reference,
+        scopes: tuple[str, ...],
+        credential: Credential | None,
+    ) -> Token:
         key = (challenge["realm"], challenge["service"], *scopes, _identity(credential))
-        with self._lock:
-            token = self._tokens.get(key)
+        token = self._tokens.get(key)
         if token is None or token.renew_at <= time.monotonic():
             token = self._flights.run(
                 key, lambda: self._fetch(key, challenge, reference, scopes, credential)
             )
-        return token.header
+        return token
 
     def _fetch(
         self,
@@ -127,10 +164,13 @@ class Authorizer:
         reference: Reference,
         scopes: tuple[str, ...],
         credential: Credential | None,
-    ) -> _Token:
+    ) -> Token:
+        found = self._tokens.get(key)
+        if found is not None and found.renew_at > time.monotonic():
+            return found  # fetched between our look and our turn
         asked_at = time.monotonic()
-        body = self._ask(_token_request(challenge, reference, scopes, credential))
-        token = _parse_token(body, asked_at, f"{reference}: token service {challenge['realm']}")
+        body = self._ask(token_request(challenge, reference, scopes, credential))
+        token = parse_token(body, asked_at, f"{reference}: token service {challenge['realm']}")
         with self._lock:
             self._tokens[key] = token
             self.tokens_fetched += 1
@@ -157,6 +197,21 @@ class Authorizer:
             )
 
 
+def _grouped(references: list[Reference]) -> list[tuple[Reference, ...]]:
+    groups: list[tuple[Reference, ...]] = []
+    group: list[Reference] = []
+    length = 0
+    for reference in references:
+        if group and (
+            len(group) == _WIDEST or length + len(reference.repository) > _LONGEST_SCOPES
+        ):
+            groups.append(tuple(group))
+            group, length = [], 0
+        group.append(reference)
+        length += len(reference.repository)
+    return [*groups, tuple(group)] if group else groups
+
+
 def _scopes(challenge: Challenge, reference: Reference, actions: str) -> tuple[str, ...]:
     """Ours first; the registry's own wording too when it differs (virtual repositories)."""
     ours = f"repository:{reference.repository}:{actions}"
@@ -171,48 +226,3 @@ def _identity(credential: Credential | None) -> str:
     if credential is None:
         return ""
     return f"{credential.origin} {credential.username}"
-
-
-def _token_request(
-    challenge: Challenge,
-    reference: Reference,
-    scopes: tuple[str, ...],
-    credential: Credential | None,
-) -> TokenRequest:
-    query: list[tuple[str, str]] = []
-    if challenge["service"]:
-        query.append(("service", challenge["service"]))
-    if credential is not None and credential.identity_token:
-        form = [
-            ("grant_type", "refresh_token"),
-            *query,
-            ("client_id", _CLIENT_ID),
-            ("scope", " ".join(scopes)),
-            ("refresh_token", credential.identity_token),
-        ]
-        return TokenRequest(reference, challenge["realm"], form=urlencode(form).encode())
-    query += [("scope", scope) for scope in scopes]
-    separator = "&" if "?" in challenge["realm"] else "?"
-    return TokenRequest(
-        reference,
-        f"{challenge['realm']}{separator}{urlencode(query)}",
-        credential.basic() if credential and credential.password else None,
-    )
-
-
-def _parse_token(body: bytes, asked_at: float, what: str) -> _Token:
-    try:
-        document: Mapping[str, object] = json.loads(body)
-        value = document.get("token") or document.get("access_token")
-        lifetime = document.get("expires_in")
-    except (ValueError, RecursionError, AttributeError) as cause:
-        # From None: the text of the error may quote the token.
-        del cause
-        raise BadResponse(f"{what} did not answer JSON") from None
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN:
-        raise BadResponse(f"{what} answered without a usable token")
-    if not value.isascii() or not value.isprintable():
-        raise BadResponse(f"{what} answered a token that is no header value")
-    valid = isinstance(lifetime, int | float) and lifetime > 0
-    seconds = float(lifetime) if valid and isinstance(lifetime, int | float) else _DEFAULT_LIFETIME
-    return _Token(f"Bearer {value}", asked_at + max(seconds - _MARGIN, seconds / 2))

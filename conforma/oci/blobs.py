@@ -19,7 +19,7 @@ from conforma.oci.exchange import Exchange
 from conforma.oci.meter import Meter
 from conforma.oci.options import Lane
 from conforma.oci.reference import Reference
-from conforma.oci.sender import Ask
+from conforma.oci.sender import Ask, Response
 
 # A reader resumes with Range; a server that starts over instead costs this much at most.
 _MOST_DISCARDED: Final = 8 * 1024 * 1024
@@ -60,7 +60,7 @@ class BlobStream:
         self._may_discard = True
         self._resumptions = 0
         self._attempts: Attempts = exchange.attempts(None if offset == 0 else _FRUITLESS_REQUESTS)
-        self._response: httpx.Response | None = None
+        self._response: Response | None = None
         if size is None or offset < size:
             self._response = self._open()
 
@@ -81,7 +81,7 @@ class BlobStream:
         if response is not None:
             response.close()
 
-    def _until_it_breaks(self, response: httpx.Response) -> Iterator[bytes]:
+    def _until_it_breaks(self, response: Response) -> Iterator[bytes]:
         opened_at = self._position
         try:
             for chunk in self._body(response):
@@ -126,7 +126,7 @@ class BlobStream:
             lane=self._lane,
         )
 
-    def _open(self) -> httpx.Response:
+    def _open(self) -> Response:
         response = self._exchange.respond(self._ask(), self._attempts)
         try:
             self._check_head(response)
@@ -135,7 +135,7 @@ class BlobStream:
             raise
         return response
 
-    def _check_head(self, response: httpx.Response) -> None:
+    def _check_head(self, response: Response) -> None:
         expected = None
         if response.status_code == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -166,10 +166,10 @@ class BlobStream:
                 f"{self._what}: the registry has {expected} bytes where {self._size} were declared"
             )
 
-    def _body(self, response: httpx.Response) -> Iterator[bytes]:
+    def _body(self, response: Response) -> Iterator[bytes]:
         """The chunks from the current position on, whichever way the server answered."""
         surplus = self._position if response.status_code == 200 else 0
-        for chunk in response.iter_raw():
+        for chunk in response.chunks():
             if surplus >= len(chunk):
                 surplus -= len(chunk)
                 continue

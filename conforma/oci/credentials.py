@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, InputError
 from conforma.oci.helpers import ask_helper
 from conforma.oci.reference import DEFAULT_REGISTRY, Reference
+
+_log = logging.getLogger(__name__)
 
 _LARGEST_FILE: Final = 16 * 1024 * 1024
 # The name under which docker login stores Docker Hub, and its other names.
@@ -58,21 +61,23 @@ class Keychain:
         self._lock = threading.Lock()
         self._files: tuple[_File, ...] | None = None
         self._answers: dict[tuple[str, str], Credential | None] = {}
+        self._troubles: dict[str, str] = {}
 
     def find(self, reference: Reference) -> Credential | None:
         """The credential for ``reference``'s repository, or ``None`` if there is none.
 
         Raises ``InputError`` for a file that cannot be used and
-        ``AccessDenied`` for a helper that fails.
+        ``AccessDenied`` for a helper that was named for this registry and fails.
         """
         with self._lock:
             if self._files is None:
                 self._files = tuple(_read(path) for path in self._paths())
             files = self._files
         for file in files:
-            helper = file.helper_for(reference)
+            named = file.helper_for(reference)
+            helper = named or file.store
             if helper is not None:
-                found = self._from_helper(helper, reference, file)
+                found = self._from_helper(helper, reference, file, optional=named is None)
                 if found is not None:
                     return found
             found = file.entry_for(reference)
@@ -80,7 +85,13 @@ class Keychain:
                 return found
         return None
 
-    def _from_helper(self, helper: str, reference: Reference, file: _File) -> Credential | None:
+    def trouble(self, reference: Reference) -> str | None:
+        """Why there may be credentials for this registry that we could not get."""
+        return self._troubles.get(reference.registry)
+
+    def _from_helper(
+        self, helper: str, reference: Reference, file: _File, *, optional: bool
+    ) -> Credential | None:
         key = (helper, reference.registry)
         # One lock for all: helpers may prompt or write to a shared store.
         with self._lock:
@@ -89,14 +100,33 @@ class Keychain:
                 try:
                     answer = ask_helper(helper, server, self._environment, self._cancellation)
                 except AccessDenied as cause:
-                    if file.entry_for(reference) is None:
-                        raise AccessDenied(
-                            f"{reference}: {cause.message}",
-                            hint=f"the helper is named in {file.path}; {cause.hint}",
-                        ) from cause
+                    self._unhelped(reference, file, cause, optional=optional)
                     answer = None
                 self._answers[key] = answer and _from_answer(*answer, helper)
             return self._answers[key]
+
+    def _unhelped(
+        self, reference: Reference, file: _File, cause: AccessDenied, *, optional: bool
+    ) -> None:
+        """Go on without the helper if there is another way, else raise.
+
+        A store for all registries says nothing about this one, which may well
+        be public.
+        """
+        if file.entry_for(reference) is not None:
+            return
+        if not optional:
+            raise AccessDenied(
+                f"{reference}: {cause.message}",
+                hint=f"the helper is named in {file.path}; {cause.hint}",
+            ) from cause
+        self._troubles[reference.registry] = f"{cause.message} (named in {file.path})"
+        _log.warning(
+            "%s: %s, named in %s; going on without credentials",
+            reference.registry,
+            cause.message,
+            file.path,
+        )
 
     def _paths(self) -> Iterator[Path]:
         env = self._environment
@@ -131,10 +161,11 @@ class _File:
         return None
 
     def helper_for(self, reference: Reference) -> str | None:
+        """The helper that was named for this registry."""
         for name in _names(reference.registry):
             if name in self.helpers:
                 return self.helpers[name]
-        return self.store
+        return None
 
 
 def _names(registry: str) -> tuple[str, ...]:

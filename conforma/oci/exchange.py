@@ -1,4 +1,4 @@
-"""From one logical request to an answer: authentication, redirects and repetition.
+"""From one logical request to an answer: mirrors, authentication, redirects and repetition.
 
 The only place in the program that repeats requests. Nothing here knows what a
 manifest is.
@@ -6,37 +6,40 @@ manifest is.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httpx
 
 from conforma.cancellation import Cancellation
-from conforma.errors import AccessDenied, BadResponse, RateLimited, RegistryError, TooLarge
+from conforma.errors import AccessDenied, NotFound, RateLimited, RegistryError, TooLarge
 from conforma.oci import faults
 from conforma.oci.attempts import Attempts
-from conforma.oci.auth import Authorizer, TokenRequest
-from conforma.oci.credentials import Keychain
+from conforma.oci.limiter import Limiter
+from conforma.oci.login import Login
 from conforma.oci.meter import Meter
+from conforma.oci.mirrors import Mirror
 from conforma.oci.options import RegistryOptions
 from conforma.oci.redirects import REDIRECTS, follow
+from conforma.oci.reference import Reference
 from conforma.oci.retry import TRANSIENT, retry_after
-from conforma.oci.sender import Ask, Sender
+from conforma.oci.sender import Ask, Response, Sender
+from conforma.oci.shared_state import SharedState
+from conforma.oci.target import Target, server_of
 from conforma.oci.throttle import Throttle
-from conforma.oci.transport import origin_of
 
-_LONGEST_TOKEN_ANSWER: Final = 256 * 1024
+_log = logging.getLogger(__name__)
+_NOT_FOUND: Final = frozenset({404})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer, its body within the limit."""
+    """A complete answer, its body within the limit. Header names are in lower case."""
 
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -48,16 +51,15 @@ class Exchange:
         self._cancellation = cancellation
         self._meter = meter
         self._sender = Sender(options, meter)
-        self._pool = self._sender.transport.pool
-        self._throttle = Throttle(cancellation, meter)
-        self._authorizer = Authorizer(
-            Keychain(options.environment, cancellation),
-            self._fetch_token,
-            options.scheme,
-            cancellation,
+        self.pool = self._sender.transport.pool
+        self.throttle = Throttle(
+            cancellation, meter, SharedState(options.state, "closed"), options.throttled
         )
-        self._acquainted: set[str] = set()
-        self._introductions: dict[str, threading.Lock] = {}
+        self._limiter = Limiter(
+            options.rates, SharedState(options.state, "rate"), options.sleep or cancellation.wait
+        )
+        self.login = Login(options, cancellation, meter, self.fetch, self.target)
+        self._complained: set[str] = set()
         self._unregister = cancellation.on_cancel(self._sender.transport.close)
 
     def close(self) -> None:
@@ -65,198 +67,166 @@ class Exchange:
         self._unregister()
         self._sender.close()
 
-    def url(self, ask: Ask) -> httpx.URL:
+    def target(self, ask: Ask) -> Target:
         """Where ``ask`` goes first."""
         if ask.is_elsewhere:
-            return httpx.URL(ask.path)
-        registry = ask.reference.registry
-        scheme = self._options.scheme(registry)
-        return httpx.URL(f"{scheme}://{registry}/v2/{ask.reference.repository}/{ask.path}")
+            return Target.of(httpx.URL(ask.path))
+        reference = ask.reference
+        origin, host = server_of(self._options.scheme(reference.registry), reference.registry)
+        return Target(origin, host, f"/v2/{reference.repository}/{ask.path}")
 
     def attempts(self, most: int | None = None) -> Attempts:
         """A fresh count of attempts, for one logical request."""
-        return Attempts(self._options.retry, self._throttle, self._cancellation, self._meter, most)
+        return Attempts(self._options.retry, self.throttle, self._cancellation, self._meter, most)
 
     def fetch(self, ask: Ask, limit: int) -> Answer:
         """The complete answer. Raises ``RegistryError``; ``TooLarge`` beyond ``limit`` bytes."""
         attempts = self.attempts()
         while True:
-            with closing(self.respond(ask, attempts)) as response:
-                try:
-                    body = self._read(response, limit, ask)
-                except httpx.TransportError as cause:
-                    response.close()  # nobody waits with a place in the lane
-                    attempts.failed(self.explained(ask, cause), cause)
-                    continue
-                return Answer(response.status_code, response.headers, body)
+            response = self.respond(ask, attempts)
+            try:
+                body = self._read(response, limit, ask)
+            except httpx.TransportError as cause:
+                response.close()  # nobody waits with a place in the lane
+                attempts.failed(self.explained(ask, cause), cause)
+                continue
+            finally:
+                response.close()
+            return Answer(response.status_code, response.headers, body)
 
-    def respond(self, ask: Ask, attempts: Attempts) -> httpx.Response:
+    def respond(self, ask: Ask, attempts: Attempts) -> Response:
         """An answer with an expected status, its body still to be read; the caller closes it.
 
-        Raises ``RegistryError`` once ``attempts`` are used up.
+        From a mirror if there is one that has it. Raises ``RegistryError``
+        once ``attempts`` are used up.
         """
-        url = self.url(ask)
+        mirror = self._options.mirrors.get(ask.reference.registry)
+        if mirror is not None and ask.actions == "pull" and not ask.is_elsewhere:
+            there = replace(ask, reference=mirror.place_of(ask.reference))
+            if mirror.final:
+                return self._respond(there, attempts)
+            if attempts.count == 0:
+                response = self._from_mirror(there, mirror)
+                if response is not None:
+                    attempts.count += 1
+                    return response
+        return self._respond(ask, attempts)
+
+    def place_of_lists(self, reference: Reference) -> Reference:
+        """Where lists are read: only a mirror that is final has complete ones."""
+        mirror = self._options.mirrors.get(reference.registry)
+        return mirror.place_of(reference) if mirror is not None and mirror.final else reference
+
+    def _from_mirror(self, ask: Ask, mirror: Mirror) -> Response | None:
+        """The mirror's answer, or ``None`` if the origin must be asked."""
+        try:
+            response = self._respond(
+                replace(ask, expected=ask.expected - _NOT_FOUND), self.attempts()
+            )
+        except NotFound:
+            return None
+        except RegistryError as error:
+            if mirror.host not in self._complained:
+                self._complained.add(mirror.host)
+                _log.warning("mirror %s is not used for this: %s", mirror.host, error.message)
+            return None
+        self._meter.add(mirrored=1)
+        return response
+
+    def _respond(self, ask: Ask, attempts: Attempts) -> Response:
+        target = self.target(ask)
         if self._options.offline:
-            raise faults.offline(ask.reference, ask.method, url)
-        origin = origin_of(url)
+            raise faults.offline(ask.reference, ask.method, target)
+        origin = target.origin
         while True:
-            self._throttle.wait(origin, nested=ask.actions is None)
+            first, waited = self.throttle.wait(origin, nested=ask.actions is None)
             attempts.count += 1
             try:
-                response, redirected = self._authorized(ask, url, attempts.count)
+                response, redirected = self._authorized(ask, target, attempts.count, waited)
                 if response.status_code in ask.expected:
-                    self._pool.adapt(origin, overloaded=False)
+                    self.pool.adapt(origin, overloaded=False)
                     return response
-                self._refused(ask, url, response, attempts, redirected=redirected)
+                self._refused(ask, target, response, attempts, redirected=redirected)
             except httpx.TransportError as cause:
                 error = self.explained(ask, cause)
                 if not faults.may_pass(cause):
                     raise error from cause
-                self._pool.adapt(origin, overloaded=True)
+                self.pool.adapt(origin, overloaded=True)
                 attempts.failed(error, cause)
             finally:
-                self._throttle.answered(origin)
+                if first:
+                    self.throttle.answered(origin)
 
     def explained(self, ask: Ask, cause: httpx.TransportError) -> RegistryError:
         """The error for a broken connection; raises ``Interrupted`` if we broke it ourselves."""
         self._cancellation.raise_if_cancelled()
-        return faults.broken(ask.reference, ask.method, self.url(ask), cause)
+        return faults.broken(ask.reference, ask.method, self.target(ask), cause)
 
-    def _authorized(self, ask: Ask, url: httpx.URL, attempt: int) -> tuple[httpx.Response, bool]:
+    def _authorized(
+        self, ask: Ask, target: Target, attempt: int, waited: float
+    ) -> tuple[Response, bool]:
         """The answer after at most one round of authentication, and whether we were redirected."""
-        actions = ask.actions
-        if ask.is_elsewhere and origin_of(url) != origin_of(
-            self.url(Ask("GET", ask.reference, ""))
-        ):
+
+        def send(authorization: str | None) -> Response:
+            nonlocal waited
+            limited = waited + self._limiter.take(ask.reference.registry)
+            waited = 0.0
+            return self._sender.send(ask, target, authorization, attempt, limited)
+
+        if ask.is_elsewhere and not self._is_at_home(ask, target):
             # An upload or a page on another host must do without our credentials.
-            actions = None
-        if actions is None:
-            shown, response = None, self._sender.send(ask, url, None, attempt)
-        else:
-            with self._introduced(ask.reference.registry):
-                shown, response = self._with_credentials(ask, url, actions, attempt)
+            ask = replace(ask, actions=None)
+        shown, response = self.login.introduced(ask, target, send)
         if response.status_code not in REDIRECTS or ask.method not in ("GET", "HEAD"):
             return response, False
-        origin = origin_of(url)
 
-        def forward(target: httpx.URL) -> httpx.Response:
-            credentials = shown if origin_of(target) == origin else None
-            return self._sender.send(ask, target, credentials, attempt)
+        def forward(elsewhere: httpx.URL) -> Response:
+            there = Target.of(elsewhere)
+            credentials = shown if there.origin == target.origin else None
+            return self._sender.send(ask, there, credentials, attempt, 0.0)
 
         plain = self._options.scheme(ask.reference.registry) == "http"
         return follow(response, forward, ask.reference, plain=plain), True
 
-    def _with_credentials(
-        self, ask: Ask, url: httpx.URL, actions: str, attempt: int
-    ) -> tuple[str | None, httpx.Response]:
-        shown = self._authorizer.header(ask.reference, actions)
-        response = self._sender.send(ask, url, shown, attempt)
-        if response.status_code == 401:
-            challenges = response.headers.get_list("www-authenticate")
-            # Read before we fetch a token: the lane may have room for one only.
-            body = self._error_body(response)
-            other = self._authorizer.answer(ask.reference, actions, challenges, shown)
-            if other is None:
-                raise self._denied(ask, url, 401, body)
-            shown = other
-            response = self._sender.send(ask, url, shown, attempt)
-        return shown, response
-
-    @contextmanager
-    def _introduced(self, registry: str) -> Iterator[None]:
-        """Let one request find out what a registry wants to be shown before the others go."""
-        if registry in self._acquainted:
-            yield
-            return
-        lock = self._introductions.setdefault(registry, threading.Lock())
-        lock.acquire()
-        first = registry not in self._acquainted
-        if not first:
-            lock.release()
-        try:
-            yield
-        finally:
-            if first:
-                # Also after a failure: a registry that is down must not be
-                # waited for in turns.
-                self._acquainted.add(registry)
-                lock.release()
+    def _is_at_home(self, ask: Ask, target: Target) -> bool:
+        return target.origin == self.target(Ask("GET", ask.reference, "")).origin
 
     def _refused(
         self,
         ask: Ask,
-        url: httpx.URL,
-        response: httpx.Response,
+        target: Target,
+        response: Response,
         attempts: Attempts,
         *,
         redirected: bool,
     ) -> None:
         """Return after a wait if another attempt is due, else raise what the status means."""
-        body = self._error_body(response)
+        body = self.login.error_body(response)
         status = response.status_code
-        origin = origin_of(url)
-        error = faults.refused(ask.method, url, status, body)
+        origin = target.origin
+        error = faults.refused(ask.method, target, status, body)
         if isinstance(error, RateLimited):
-            self._pool.adapt(origin, overloaded=True)
+            self.pool.adapt(origin, overloaded=True)
+            self._limiter.drain(ask.reference.registry)
             attempts.throttled(error, retry_after(response.headers.get("retry-after")), origin)
         elif status in TRANSIENT or (redirected and status in (401, 403)):
             # A storage back end refuses an address that expired meanwhile; the
             # registry hands out a new one.
-            self._pool.adapt(origin, overloaded=status == 503)
+            self.pool.adapt(origin, overloaded=status == 503)
             attempts.failed(error)
         elif isinstance(error, AccessDenied):
-            raise self._denied(ask, url, status, body)
+            raise self.login.denied(ask, target, status, body)
         else:
             raise error
 
-    def _denied(self, ask: Ask, url: httpx.URL, status: int, body: bytes) -> RegistryError:
-        hint = self._authorizer.hint(ask.reference)
-        return faults.refused(ask.method, url, status, body, hint=hint)
-
-    def _error_body(self, response: httpx.Response) -> bytes:
+    def _read(self, response: Response, limit: int, ask: Ask) -> bytes:
         body = b""
-        with closing(response):
-            try:
-                for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > faults.LONGEST_ERROR_BODY:
-                        break
-            except httpx.TransportError:
-                # The status is what counts; half a reason is better than none.
-                self._cancellation.raise_if_cancelled()
-        return body[: faults.LONGEST_ERROR_BODY]
-
-    def _read(self, response: httpx.Response, limit: int, ask: Ask) -> bytes:
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
+        for chunk in response.chunks():
+            body = body + chunk if body else chunk
             if len(body) > limit:
                 raise TooLarge(
-                    f"{ask.reference}: {ask.method} {faults.shown_url(self.url(ask))}: "
+                    f"{ask.reference}: {ask.method} {self.target(ask)}: "
                     f"the answer is larger than the limit of {limit} bytes"
                 )
         self._meter.add(received_bytes=len(body))
-        return bytes(body)
-
-    def _fetch_token(self, request: TokenRequest) -> bytes:
-        headers: dict[str, str] = {}
-        if request.authorization is not None:
-            headers["Authorization"] = request.authorization
-        if request.form is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        ask = Ask(
-            "GET" if request.form is None else "POST",
-            request.reference,
-            request.url,
-            headers,
-            request.form,
-            actions=None,
-        )
-        self._meter.add(tokens=1)
-        try:
-            return self.fetch(ask, _LONGEST_TOKEN_ANSWER).body
-        except (AccessDenied, BadResponse) as cause:
-            raise AccessDenied(
-                f"{request.reference}: the token service refused: {cause.message}",
-                hint=self._authorizer.hint(request.reference),
-            ) from cause
+        return body

@@ -24,17 +24,13 @@ from conforma.errors import (
     RegistryUnreachable,
 )
 from conforma.oci.reference import Reference
+from conforma.oci.target import Target
 
 LONGEST_ERROR_BODY: Final = 16 * 1024
 _SHOWN: Final = 500
 _CA_HINT: Final = (
     "if the registry's certificate comes from a private authority, name it in SSL_CERT_FILE"
 )
-
-
-def shown_url(url: httpx.URL) -> str:
-    """A URL for messages: without user, password and query, where secrets travel."""
-    return str(url.copy_with(query=None, fragment=None, username=None, password=None))
 
 
 def is_throttled(status: int, body: bytes) -> bool:
@@ -45,10 +41,10 @@ def is_throttled(status: int, body: bytes) -> bool:
 
 
 def refused(
-    method: str, url: httpx.URL, status: int, body: bytes, *, hint: str | None = None
+    method: str, target: Target, status: int, body: bytes, *, hint: str | None = None
 ) -> RegistryError:
     """The error for a status nobody wanted."""
-    message = f"{method} {shown_url(url)}: {_reason(method, status, body)}"
+    message = f"{method} {target}: {_reason(method, status, body)}"
     if is_throttled(status, body):
         return RateLimited(message, hint="the registry limits requests; log in, or try later")
     if status == 404:
@@ -97,15 +93,16 @@ def _printable(text: str) -> str:
 
 
 def broken(
-    reference: Reference, method: str, url: httpx.URL, cause: httpx.TransportError
+    reference: Reference, method: str, target: Target, cause: httpx.TransportError
 ) -> RegistryUnreachable:
     """The error for a request that got no complete answer."""
-    where = f"{reference}: {method} {shown_url(url)}"
+    where = f"{reference}: {method} {target}"
+    host = target.origin.host
     root = _root(cause)
     if isinstance(root, ssl.SSLCertVerificationError):
         detail = root.verify_message or str(root)
         return RegistryUnreachable(
-            f"{where}: TLS: certificate of {url.host} not accepted: {detail}", hint=_CA_HINT
+            f"{where}: TLS: certificate of {host} not accepted: {detail}", hint=_CA_HINT
         )
     if isinstance(root, ssl.SSLError):
         return RegistryUnreachable(
@@ -114,7 +111,7 @@ def broken(
         )
     if isinstance(root, socket.gaierror):
         return RegistryUnreachable(
-            f"{where}: cannot find host {url.host}: {root.strerror}",
+            f"{where}: cannot find host {host}: {root.strerror}",
             hint="check the registry's name and the network",
         )
     if isinstance(cause, httpx.ProxyError):
@@ -154,9 +151,9 @@ def _root(cause: BaseException) -> BaseException:
     return cause
 
 
-def offline(reference: Reference, method: str, url: httpx.URL) -> RegistryUnreachable:
+def offline(reference: Reference, method: str, target: Target) -> RegistryUnreachable:
     """The error for a request that a run without network must not make."""
     return RegistryUnreachable(
-        f"{reference}: needed, but this run is offline: {method} {shown_url(url)}",
+        f"{reference}: needed, but this run is offline: {method} {target}",
         hint="mirror it first with conforma mirror, and name the mirror with --mirror-from",
     )

@@ -85,10 +85,10 @@ class Listings:
         return document.manifests
 
     def _pages(self, ask: Ask) -> Iterator[Answer]:
-        home = origin_of(self._exchange.url(ask))
+        home = self._exchange.target(ask).origin
         seen: set[str] = set()
         for _ in range(self._most_pages):
-            url = self._exchange.url(ask)
+            url = self._exchange.target(ask).url
             if str(url) in seen:
                 raise BadResponse(f"{ask.reference}: the registry's pages go round in circles")
             seen.add(str(url))

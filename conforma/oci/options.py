@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, Protocol
 
 from conforma import __version__
+from conforma.oci.digest import Digest
+from conforma.oci.limiter import Rate
+from conforma.oci.mirrors import Mirror
 from conforma.oci.reference import is_loopback_host
 from conforma.oci.retry import RetryPolicy
 
@@ -33,17 +37,62 @@ class Patience:
     slowest: int = 256
 
 
+Source = Literal["network", "memory", "store", "unchanged", "joined", "mirror"]
+"""Where the answer to a question came from; ``unchanged`` is a 304, ``joined`` another thread's."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestSeen:
-    """One request as it went over the network; its URL holds no secret."""
+    """One request as it went over the network; its URL holds no secret. Times in seconds."""
 
     method: str
     url: str
     status: int | None
     """``None`` if no answer came; then ``problem`` says why."""
     seconds: float
+    """Until the head of the answer was here, waits left out."""
     attempt: int
     problem: str = ""
+    limiter: float = 0.0
+    """Waiting for the rate limit, or because the host asked for a pause."""
+    lane: float = 0.0
+    """Waiting until fewer requests to the host were under way."""
+    sent: int = 0
+    received: int = 0
+    """Bytes of the answer's body that were read."""
+    started: float = 0.0
+    """Seconds since the epoch."""
+    whole: float = 0.0
+    """Until the body was read or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSeen:
+    """One question to a registry, however it was answered. Times in seconds."""
+
+    what: Literal["head", "manifest", "blob", "referrers"]
+    name: str
+    """The reference, or the blob's repository and digest."""
+    source: Source
+    seconds: float
+    lock: float = 0.0
+    """Waiting for another thread that asked the same."""
+
+
+class ContentStore(Protocol):
+    """Content of earlier runs, by digest. Thread safe; never raises what a caller must handle."""
+
+    def get(self, digest: Digest) -> tuple[str, bytes] | None:
+        """Media type and bytes that have this digest, or ``None``."""
+
+    def put(self, digest: Digest, media_type: str, data: bytes) -> None:
+        """Keep verified bytes, if there is room."""
+
+    def recall(self, name: str) -> str | None:
+        """The note under this name."""
+
+    def note(self, name: str, text: str) -> None:
+        """Keep a short text, whose loss costs a request and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +118,22 @@ class RegistryOptions:
     """Pages of a tag or referrers list that are read before giving up."""
     offline: bool = False
     """Whether every request fails instead of being sent."""
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """The rate we keep ourselves to, by registry; ``*`` is for all others."""
+    state: Path | None = None
+    """Directory in which processes agree about rates and pauses; ``None``: each for itself."""
+    throttled: float = 120.0
+    """A host that says "too many requests" for longer than this is given up."""
+    sleep: Callable[[float], None] | None = None
+    """Waits for the rate limit; ``None``: for so many seconds, or until the run is to stop."""
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    """Where to read what belongs to a registry, by registry."""
+    content: Callable[[], ContentStore | None] = lambda: None
+    """What earlier runs have kept; asked when it is first needed."""
     observer: Callable[[RequestSeen], None] | None = None
     """Called after every request, from the thread that made it."""
+    witness: Callable[[QuestionSeen], None] | None = None
+    """Called after every question, from the thread that asked it."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """Where credentials, certificates and proxies are configured."""
 

@@ -94,7 +94,7 @@ class Pusher:
         self, reference: Reference, start: Ask, location: str | None, digest: Digest | None = None
     ) -> httpx.URL:
         """Where the answer to ``start`` says that an upload goes on; with ``digest``, ends."""
-        origin = self._exchange.url(start)
+        origin = self._exchange.target(start).url
         try:
             url = origin.join(location or "")
         except (httpx.InvalidURL, ValueError) as cause:

@@ -10,24 +10,25 @@ import httpx
 
 from conforma.errors import BadResponse
 from conforma.oci.reference import Reference, is_loopback_host
+from conforma.oci.sender import Response
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST: Final = 10
 
 
 def follow(
-    response: httpx.Response,
-    send: Callable[[httpx.URL], httpx.Response],
+    response: Response,
+    send: Callable[[httpx.URL], Response],
     reference: Reference,
     *,
     plain: bool,
-) -> httpx.Response:
+) -> Response:
     """The answer at the end of the redirects that start with ``response``.
 
     ``plain`` allows targets without TLS. Raises ``BadResponse`` for a loop, a
     missing or forbidden target.
     """
-    hosts = [response.request.url.host]
+    hosts = [response.target.origin.host]
     for _ in range(_MOST):
         target = _target(response, reference, plain=plain)
         response.close()
@@ -39,13 +40,13 @@ def follow(
     raise BadResponse(f"{reference}: more than {_MOST} redirects: {' -> '.join(hosts)}")
 
 
-def _target(response: httpx.Response, reference: Reference, *, plain: bool) -> httpx.URL:
+def _target(response: Response, reference: Reference, *, plain: bool) -> httpx.URL:
     location = response.headers.get("location")
     if not location:
         response.close()
         raise BadResponse(f"{reference}: status {response.status_code} without a Location")
     try:
-        target = response.request.url.join(location)
+        target = response.target.url.join(location)
     except (httpx.InvalidURL, ValueError) as cause:
         response.close()
         raise BadResponse(f"{reference}: redirect to something that is no URL") from cause

@@ -1,20 +1,29 @@
-"""One request on the wire: the headers everybody gets, counted and observed."""
+"""One request on the wire: the headers everybody gets, counted and observed.
+
+Questions (GET and HEAD) go over our connections the short way; everything
+else, and whatever needs a proxy, through an ``httpx.Client`` over the same
+connections.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import httpx
 
-from conforma.oci import faults
+from conforma.oci.http1 import Pairs, combined
 from conforma.oci.meter import Meter
 from conforma.oci.options import Lane, RegistryOptions, RequestSeen
 from conforma.oci.proxies import Proxies
 from conforma.oci.reference import Reference
+from conforma.oci.target import Target
 from conforma.oci.tls import client_context
-from conforma.oci.transport import LANE, Transport
+from conforma.oci.transport import LANE, Received, Transport
+
+_READING: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,8 @@ class Ask:
     path: str
     """Below ``/v2/<repository>/``, or a whole URL."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    content: bytes | None = field(default=None, repr=False)
+    content: bytes | Callable[[], Iterable[bytes]] | None = field(default=None, repr=False)
+    """A body that is called yields it anew for each attempt; its length is among the headers."""
     expected: frozenset[int] = frozenset({200})
     actions: str | None = "pull"
     """What a token must allow; ``None`` to send no credentials at all."""
@@ -36,6 +46,55 @@ class Ask:
     def is_elsewhere(self) -> bool:
         """Whether ``path`` is a whole URL, perhaps on another host."""
         return "://" in self.path
+
+
+class Response:
+    """The head of an answer, and its body to be read once or closed."""
+
+    __slots__ = ("_finish", "_headers", "_pairs", "_stream", "received", "status_code", "target")
+
+    def __init__(
+        self,
+        target: Target,
+        status: int,
+        pairs: Pairs,
+        stream: Received | httpx.Response,
+        finish: Callable[[Response], None],
+    ) -> None:
+        self.target = target
+        self.status_code = status
+        self.received = 0
+        """Bytes of the body read so far."""
+        self._pairs = pairs
+        self._headers: dict[str, str] | None = None
+        self._stream = stream
+        self._finish: Callable[[Response], None] | None = finish
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header values by lower-case name."""
+        if self._headers is None:
+            self._headers = combined(self._pairs)
+        return self._headers
+
+    def values(self, name: str) -> list[str]:
+        """Each value of a header that may come more than once; ``name`` in lower case."""
+        return [value for key, value in self._pairs if key.lower() == name]
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body. Raises ``httpx.TransportError``."""
+        stream = self._stream
+        for chunk in stream.iter_raw() if isinstance(stream, httpx.Response) else stream:
+            self.received += len(chunk)
+            yield chunk
+        self.close()
+
+    def close(self) -> None:
+        """The body is read or not wanted."""
+        self._stream.close()
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish(self)
 
 
 class Sender:
@@ -52,47 +111,114 @@ class Sender:
             proxies=Proxies.from_environment(environment),
         )
         patience = options.patience
+        common = {"User-Agent": options.user_agent, "Accept-Encoding": "identity"}
+        self._common = "".join(f"{name}: {_clean(value)}\r\n" for name, value in common.items())
         self._client = httpx.Client(
             transport=self.transport,
             timeout=httpx.Timeout(
                 patience.connect, read=patience.read, write=patience.read, pool=None
             ),
-            headers={"User-Agent": options.user_agent, "Accept-Encoding": "identity"},
+            headers=common,
             follow_redirects=False,
             trust_env=False,
         )
 
     def send(
-        self, ask: Ask, url: httpx.URL, authorization: str | None, attempt: int
-    ) -> httpx.Response:
-        """The head of the answer; the caller closes it. Raises ``httpx.TransportError``."""
-        headers = dict(ask.headers)
+        self, ask: Ask, target: Target, authorization: str | None, attempt: int, waited: float
+    ) -> Response:
+        """The head of the answer; the caller closes it. Raises ``httpx.TransportError``.
+
+        ``attempt`` and ``waited`` (seconds) are what an observer is told.
+        """
+        headers = ask.headers
         if authorization is not None:
-            headers["Authorization"] = authorization
-        request = self._client.build_request(
-            ask.method, url, headers=headers, content=ask.content, extensions={LANE: ask.lane}
-        )
-        # Cookies would tie requests of different repositories together.
-        self._client.cookies.clear()
-        started = time.monotonic()
-        status: int | None = None
-        problem = ""
+            headers = {**headers, "Authorization": authorization}
+        sent = len(ask.content) if isinstance(ask.content, bytes) else 0
+        started, queued, status, problem = time.monotonic(), 0.0, None, ""
+        answer: Received | httpx.Response
         try:
-            response = self._client.send(request, stream=True)
-            status = response.status_code
-            return response
+            if ask.method in _READING and self.transport.is_direct(target.origin):
+                answer = self._directly(ask, target, headers)
+                status, pairs, queued = answer.status, answer.pairs, answer.queued
+            else:
+                answer = self._through_client(ask, target, headers)
+                status, pairs = answer.status_code, answer.headers.multi_items()
         except httpx.TransportError as cause:
             problem = f"{type(cause).__name__}: {cause}"
             raise
         finally:
+            seconds = time.monotonic() - started
             self._meter.add(
-                requests=1, retries=int(attempt > 1), sent_bytes=len(ask.content or b"")
+                requests=1,
+                retries=int(attempt > 1),
+                sent_bytes=sent,
+                waited_lane=queued,
+                waited_limiter=waited,
             )
+            if problem and self._observer is not None:
+                self._observer(
+                    RequestSeen(
+                        ask.method,
+                        str(target),
+                        status,
+                        seconds,
+                        attempt,
+                        problem,
+                        waited,
+                        sent=sent,
+                        started=time.time() - seconds,
+                        whole=seconds,
+                    )
+                )
+
+        def finish(response: Response) -> None:
             if self._observer is not None:
-                seconds = time.monotonic() - started
-                shown = faults.shown_url(url)
-                self._observer(RequestSeen(ask.method, shown, status, seconds, attempt, problem))
+                whole = time.monotonic() - started
+                self._observer(
+                    RequestSeen(
+                        ask.method,
+                        str(target),
+                        status,
+                        seconds - queued,
+                        attempt,
+                        "",
+                        waited,
+                        queued,
+                        sent,
+                        response.received,
+                        time.time() - whole,
+                        whole,
+                    )
+                )
+
+        return Response(target, status, pairs, answer, finish)
+
+    def _directly(self, ask: Ask, target: Target, headers: Mapping[str, str]) -> Received:
+        lines = "".join([f"{name}: {_clean(value)}\r\n" for name, value in headers.items()])
+        head = (
+            f"{ask.method} {_clean(target.resource)} HTTP/1.1\r\nHost: {target.host}\r\n"
+            f"{self._common}{lines}\r\n"
+        )
+        return self.transport.exchange(target.origin, ask.lane, ask.method, head.encode("latin-1"))
+
+    def _through_client(
+        self, ask: Ask, target: Target, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        content = ask.content() if callable(ask.content) else ask.content
+        request = self._client.build_request(
+            ask.method, target.url, headers=headers, content=content, extensions={LANE: ask.lane}
+        )
+        # Cookies would tie requests of different repositories together.
+        self._client.cookies.clear()
+        return self._client.send(request, stream=True)
 
     def close(self) -> None:
         """Cut every connection."""
         self._client.close()
+
+
+def _clean(value: str) -> str:
+    """A header's value or a path as it is; a line break in it would begin another header."""
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise httpx.LocalProtocolError("a line break in a request")
+    return value

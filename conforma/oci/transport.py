@@ -1,9 +1,10 @@
-"""The seam to HTTP: an ``httpx.Client`` whose bodies arrive without httpx's copies.
+"""The seam to HTTP: our own pooled connections, for us and for ``httpx.Client``.
 
-``Transport`` sends over pooled ``http.client`` connections and translates every
-failure, around the request and around every step of the body, into httpx's
-exceptions. Requests that must pass a proxy go to httpx's own transport.
-Measurements behind this: performance.md, section 3.
+:meth:`Transport.exchange` is the short way, for the many small questions;
+``handle_request`` lets an ``httpx.Client`` send over the same connections.
+Every failure comes as one of httpx's exceptions, around the request and around
+every step of the body. Requests that must pass a proxy go to httpx's own
+transport. Measurements behind this: performance.md, section 3, and DESIGN.md.
 """
 
 from __future__ import annotations
@@ -11,25 +12,72 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
 from typing import Final, cast
 
 import httpx
 
+from conforma.oci.http1 import Answer, BadAnswer, Pairs
 from conforma.oci.options import Lane, Patience
 from conforma.oci.pool import Origin, Pool
 from conforma.oci.proxies import Proxies
-from conforma.oci.wire import Connection, body_of
+from conforma.oci.wire import Connection
 
 LANE: Final = "conforma.lane"
 """Request extension that names the lane; ``bulk`` for blob bodies, else ``small``."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
+class Received:
+    """An answer whose body is iterated to its end or closed; then its connection is free.
+
+    Iterating raises ``httpx.TransportError``.
+    """
+
+    __slots__ = ("_answer", "_connection", "_lane", "_origin", "_pool", "pairs", "queued", "reason",
+                 "status")  # fmt: skip
+
+    def __init__(
+        self,
+        pool: Pool,
+        origin: Origin,
+        lane: Lane,
+        connection: Connection,
+        answer: Answer,
+        queued: float,
+    ) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._lane: Lane = lane
+        self._connection: Connection | None = connection
+        self._answer = answer
+        self.status = answer.status
+        self.reason = answer.reason
+        self.pairs: Pairs = answer.pairs
+        self.queued = queued
+        """Seconds spent waiting for a place in the lane."""
+        if answer.complete:
+            self.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._connection is None:
+            return
+        with translated(httpx.ReadTimeout, httpx.ReadError):
+            yield from self._answer
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back if it can be used again, else cut it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            keep = self._answer.is_reusable
+            self._pool.release(self._origin, self._lane, connection, keep=keep)
+
+
 class Transport(httpx.BaseTransport):
-    """Sends requests for an ``httpx.Client``. Thread safe.
+    """Sends requests, directly or for an ``httpx.Client``. Thread safe.
 
     ``tls`` is asked for the context when the first encrypted connection is made.
     """
@@ -50,8 +98,37 @@ class Transport(httpx.BaseTransport):
         self._proxied: dict[str, httpx.HTTPTransport] = {}
         self.pool = Pool(self._connection, most)
 
+    def is_direct(self, origin: Origin) -> bool:
+        """Whether requests to ``origin`` go there without a proxy."""
+        return self._proxies.for_host(origin.scheme, origin.host, origin.port) is None
+
+    def exchange(
+        self,
+        origin: Origin,
+        lane: Lane,
+        method: str,
+        head: bytes,
+        body: Iterable[bytes] = (),
+        *,
+        chunked: bool = False,
+    ) -> Received:
+        """Send a request of these bytes and return once the head of the answer is here.
+
+        Raises ``httpx.TransportError``.
+        """
+        started = time.monotonic()
+        with translated(httpx.PoolTimeout, httpx.ConnectError):
+            connection = self.pool.acquire(origin, lane)
+        queued = time.monotonic() - started
+        try:
+            answer = _exchange(connection, method, head, body, chunked)
+        except BaseException:
+            self.pool.release(origin, lane, connection, keep=False)
+            raise
+        return Received(self.pool, origin, lane, connection, answer, queued)
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send and return once the head of the answer is here.
+        """Send for an ``httpx.Client`` and return once the head of the answer is here.
 
         The body must be iterated to its end or closed. Raises
         ``httpx.TransportError``, also from the body.
@@ -60,27 +137,23 @@ class Transport(httpx.BaseTransport):
         proxy = self._proxies.for_host(origin.scheme, origin.host, origin.port)
         if proxy is not None:
             return self._through(proxy).handle_request(request)
-        lane: Lane = request.extensions.get(LANE, "small")
-        with translated(request, httpx.PoolTimeout, httpx.ConnectError):
-            connection = self.pool.acquire(origin, lane)
-        try:
-            answer = _exchange(connection, request)
-        except BaseException:
-            self.pool.release(origin, lane, connection, keep=False)
-            raise
-
-        def done(complete: bool) -> None:
-            keep = complete and connection.is_reusable(answer)
-            answer.close()
-            self.pool.release(origin, lane, connection, keep=keep)
-
+        resource = request.url.raw_path
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in request.headers.raw)
+        received = self.exchange(
+            origin,
+            request.extensions.get(LANE, "small"),
+            request.method,
+            b"%s %s HTTP/1.1\r\n%s\r\n" % (request.method.encode("ascii"), resource, lines),
+            cast("Iterable[bytes]", request.stream),
+            chunked="transfer-encoding" in request.headers,
+        )
         return httpx.Response(
-            answer.status,
-            headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.msg.items()],
-            stream=_Body(answer, request, done),
+            received.status,
+            headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in received.pairs],
+            stream=_Stream(received),
             extensions={
                 "http_version": b"HTTP/1.1",
-                "reason_phrase": answer.reason.encode("latin-1"),
+                "reason_phrase": received.reason.encode("latin-1"),
             },
         )
 
@@ -115,59 +188,35 @@ def origin_of(url: httpx.URL) -> Origin:
     return Origin(url.scheme, url.host, url.port or _PORTS.get(url.scheme, 443))
 
 
-class _Body(httpx.SyncByteStream):
-    """The body of one answer; gives the connection back exactly once."""
+class _Stream(httpx.SyncByteStream):
+    """An answer's body in the form httpx wants it."""
 
-    def __init__(
-        self, answer: HTTPResponse, request: httpx.Request, done: Callable[[bool], None]
-    ) -> None:
-        self._answer = answer
-        self._request = request
-        self._done: Callable[[bool], None] | None = done
-        if answer.length == 0:
-            self._finish(complete=True)
+    def __init__(self, received: Received) -> None:
+        self._received = received
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._done is None:
-            return
-        with translated(self._request, httpx.ReadTimeout, httpx.ReadError):
-            yield from body_of(self._answer)
-        self._finish(complete=True)
+        return iter(self._received)
 
     def close(self) -> None:
-        self._finish(complete=False)
-
-    def _finish(self, *, complete: bool) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(complete)
+        self._received.close()
 
 
-def _exchange(connection: Connection, request: httpx.Request) -> HTTPResponse:
-    if connection.sock is None:
-        with translated(request, httpx.ConnectTimeout, httpx.ConnectError):
+def _exchange(
+    connection: Connection, method: str, head: bytes, body: Iterable[bytes], chunked: bool
+) -> Answer:
+    if connection.wire is None:
+        with translated(httpx.ConnectTimeout, httpx.ConnectError):
             connection.connect()
     send_failed: httpx.TransportError | None = None
     try:
-        with translated(request, httpx.WriteTimeout, httpx.WriteError):
-            connection.putrequest(
-                request.method,
-                request.url.raw_path.decode("ascii"),
-                skip_host=True,
-                skip_accept_encoding=True,
-            )
-            for name, value in request.headers.raw:
-                connection.putheader(name, value)
-            connection.endheaders(
-                cast("Iterator[bytes]", request.stream),
-                encode_chunked="transfer-encoding" in request.headers,
-            )
+        with translated(httpx.WriteTimeout, httpx.WriteError):
+            connection.send(head, body, chunked=chunked)
     except httpx.WriteError as cause:
         # A server that refuses a large body answers before it has read it all.
         send_failed = cause
     try:
-        with translated(request, httpx.ReadTimeout, httpx.ReadError):
-            return connection.answer()
+        with translated(httpx.ReadTimeout, httpx.ReadError):
+            return connection.answer(method)
     except httpx.TransportError:
         if send_failed is not None:
             raise send_failed from None
@@ -176,20 +225,17 @@ def _exchange(connection: Connection, request: httpx.Request) -> HTTPResponse:
 
 @contextmanager
 def translated(
-    request: httpx.Request,
-    timed_out: type[httpx.TimeoutException],
-    failed: type[httpx.TransportError],
+    timed_out: type[httpx.TimeoutException], failed: type[httpx.TransportError]
 ) -> Iterator[None]:
-    """Turn what sockets and ``http.client`` raise into httpx's exceptions."""
+    """Turn what sockets and :mod:`~conforma.oci.http1` raise into httpx's exceptions."""
     try:
         yield
     except TimeoutError as cause:
-        raise timed_out(str(cause) or "timed out", request=request) from cause
-    except (HTTPException, EOFError) as cause:
-        detail = str(cause) or type(cause).__name__
-        raise httpx.RemoteProtocolError(detail, request=request) from cause
+        raise timed_out(str(cause) or "timed out") from cause
+    except (BadAnswer, EOFError) as cause:
+        raise httpx.RemoteProtocolError(str(cause)) from cause
     except socket.gaierror as cause:
-        raise failed(cause.strerror or str(cause), request=request) from cause
+        raise failed(cause.strerror or str(cause)) from cause
     except OSError as cause:
         detail = cause.strerror or str(cause) or type(cause).__name__
-        raise failed(detail, request=request) from cause
+        raise failed(detail) from cause

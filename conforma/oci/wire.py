@@ -1,72 +1,70 @@
-"""One connection to one server: ``http.client`` over a socket that watches the clock.
+"""One connection to one server, and a socket that watches the clock.
 
-``http.client`` brings chunked decoding and header limits; the reading side is
-ours, because a time-out per ``recv`` alone lets a server that drips bytes hold
-a worker for hours.
+A time-out per ``recv`` alone lets a server that drips bytes hold a worker for
+hours, so the head of an answer has a deadline and its body a pace to keep.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPResponse
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
+from conforma.oci.http1 import Answer
 from conforma.oci.options import Patience
 
-# One read asks for this much; a bigger buffer gains nothing any more
-# (measured in performance.md, section 3).
-BLOCK: Final = 256 * 1024
-# TLS hands over at most 16 KiB at a time; smaller pieces are collected up to
-# this before they go to the consumer.
-_GATHER: Final = 64 * 1024
+# One read of a plain socket asks for this much; more gains nothing (measured in
+# performance.md, section 3). A TLS record holds 16 KiB, and asking for more
+# than can come costs an allocation of that size each time.
+_BLOCK: Final = 256 * 1024
+_RECORD: Final = 16 * 1024
 # A host's first addresses may lead nowhere (IPv6 without a route); seconds
 # until the next one is tried.
 _NEXT_ADDRESS_AFTER: Final = 3.0
+_SMALL_BODY: Final = 16 * 1024
 
 
 class Wire:
-    """What ``http.client`` needs of a socket, with reads that respect a :class:`Patience`."""
+    """A connected socket with reads that respect a :class:`Patience`."""
 
     def __init__(self, sock: socket.socket, patience: Patience) -> None:
         self._sock = sock
         self._patience = patience
+        self._most = _RECORD if isinstance(sock, ssl.SSLSocket) else _BLOCK
         self._deadline: float | None = None
         self._waited = 0.0
         self._received = 0
-        self._readers = 0
-        self._closing = False
-        self.drained = False
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
 
     def await_head(self) -> None:
         """From now on the answer's head is due."""
         self._deadline = time.monotonic() + self._patience.head
-        self.drained = False
 
-    def await_body(self) -> None:
-        """The head is complete; from now on the pace of the body counts."""
+    def head_is_complete(self) -> None:
+        """From now on the pace of the body counts."""
         self._deadline = None
         self._waited, self._received = 0.0, 0
         self._sock.settimeout(self._patience.read)
 
-    def recv_into(self, buffer: memoryview) -> int | None:
-        """Read what is there, or wait for it; ``None`` once the answer was read completely."""
-        if self.drained:
-            return None
+    def receive(self, most: int) -> bytes:
+        """What is there, or the next bytes to come, at most ``most``; none at the end.
+
+        Raises ``OSError``; ``TimeoutError`` for a server that is too slow.
+        """
         started = time.monotonic()
         if self._deadline is not None:
             if started >= self._deadline:
                 raise TimeoutError(f"no complete answer within {self._patience.head:g} s")
             self._sock.settimeout(min(self._patience.read, self._deadline - started))
-        count = self._sock.recv_into(buffer)
+        data = self._sock.recv(min(most, self._most))
         if self._deadline is None:
-            self._keep_pace(count, time.monotonic() - started)
-        return count
+            self._keep_pace(len(data), time.monotonic() - started)
+        return data
 
     def _keep_pace(self, count: int, seconds: float) -> None:
         self._received += count
@@ -82,56 +80,22 @@ class Wire:
     def is_stale(self) -> bool:
         """Whether an idle connection was closed by the server, or holds bytes nobody asked for."""
         try:
-            poller = select.poll()
-            poller.register(self._sock, select.POLLIN | select.POLLHUP | select.POLLERR)
-            return bool(poller.poll(0))
+            return bool(self._poller.poll(0))
         except (OSError, ValueError):
             return True
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """The reading side, as ``http.client`` asks for it."""
-        assert mode == "rb"
-        self._readers += 1
-        return io.BufferedReader(_Reader(self), 16 * 1024)
-
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Send everything."""
         self._sock.settimeout(self._patience.read)
         self._sock.sendall(data)
 
     def close(self) -> None:
-        """Close once the last reader is done, as a socket does."""
-        self._closing = True
-        if self._readers <= 0:
-            self._sock.close()
-
-    def reader_closed(self) -> None:
-        """A reader is done."""
-        self._readers -= 1
-        if self._closing:
-            self.close()
+        """Close the socket."""
+        self._sock.close()
 
 
-class _Reader(io.RawIOBase):
-    """The raw file under the buffer ``http.client`` reads from."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        return self._wire.recv_into(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._wire.reader_closed()
-
-
-class Connection(HTTPConnection):
-    """An ``http.client`` connection whose socket is a :class:`Wire` and that can be aborted."""
+class Connection:
+    """A connection that is opened when it is first used and can be aborted from any thread."""
 
     def __init__(
         self,
@@ -140,7 +104,8 @@ class Connection(HTTPConnection):
         patience: Patience,
         tls: Callable[[], ssl.SSLContext] | None,
     ) -> None:
-        super().__init__(host, port, timeout=patience.connect)
+        self._host = host
+        self._port = port
         self._patience = patience
         self._tls = tls
         self._raw: socket.socket | None = None
@@ -155,17 +120,17 @@ class Connection(HTTPConnection):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 sock = self._tls().wrap_socket(
-                    sock, server_hostname=self.host, do_handshake_on_connect=False
+                    sock, server_hostname=self._host, do_handshake_on_connect=False
                 )
                 self._watch(sock)
                 sock.do_handshake()
         except BaseException:
             sock.close()
             raise
-        self.wire = self.sock = Wire(sock, self._patience)
+        self.wire = Wire(sock, self._patience)
 
     def _first_that_answers(self) -> socket.socket:
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         for position, (family, kind, protocol, _, address) in enumerate(found, 1):
             last = position == len(found)
             sock = socket.socket(family, kind, protocol)
@@ -179,7 +144,7 @@ class Connection(HTTPConnection):
                     raise
             else:
                 return sock
-        raise OSError(f"no address for {self.host}")
+        raise OSError(f"no address for {self._host}")
 
     def _watch(self, sock: socket.socket) -> None:
         self._raw = sock
@@ -194,56 +159,33 @@ class Connection(HTTPConnection):
                 # The plain method: that of a TLS socket would talk to the peer.
                 socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
 
-    def answer(self) -> HTTPResponse:
-        """Read the head of the answer. Raises ``OSError`` or ``HTTPException``."""
+    def send(self, head: bytes, body: Iterable[bytes], *, chunked: bool) -> None:
+        """Send one request, whose head says how its body is framed. Raises ``OSError``."""
         assert self.wire is not None
-        wire = self.wire
-        wire.await_head()
-        response = self.getresponse()
-        wire.await_body()
-        return response
+        waiting: bytes | None = head
+        for piece in body:
+            if not piece:
+                continue
+            data = b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
+            if waiting is not None and len(data) <= _SMALL_BODY:
+                data = waiting + data  # one packet for a small request
+            elif waiting is not None:
+                self.wire.send(waiting)
+            waiting = None
+            self.wire.send(data)
+        if waiting is not None:
+            self.wire.send(waiting)
+        if chunked:
+            self.wire.send(b"0\r\n\r\n")
 
-    def is_reusable(self, response: HTTPResponse) -> bool:
-        """Whether another request may follow on this connection after ``response`` was read."""
-        if response.will_close or self.sock is None or self.wire is None:
-            return False
-        surplus = b""
-        if response.fp is not None:
-            # Bytes beyond the end of the answer would become the next one's head.
-            self.wire.drained = True
-            surplus = response.fp.peek(1)
-        response.close()
-        return not surplus
+    def answer(self, method: str) -> Answer:
+        """Read the head of the answer. Raises ``OSError``, ``EOFError`` or ``BadAnswer``."""
+        assert self.wire is not None
+        self.wire.await_head()
+        return Answer(self.wire, method)
 
-
-def body_of(response: HTTPResponse) -> Iterator[bytes]:
-    """The body in pieces of useful size, everything that arrived before an error included.
-
-    Raises ``OSError`` or ``HTTPException``; a body shorter than its
-    ``Content-Length`` raises ``EOFError``.
-    """
-    left = response.length
-    pieces: list[bytes] = []
-    gathered = 0
-    error: Exception | None = None
-    while left != 0:
-        try:
-            piece = response.read1(BLOCK if left is None else min(BLOCK, left))
-        except Exception as cause:  # delivered below, after what arrived before it
-            error = cause
-            break
-        if not piece:
-            if left is not None:
-                error = EOFError(f"the connection ended {left} bytes early")
-            break
-        if left is not None:
-            left -= len(piece)
-        pieces.append(piece)
-        gathered += len(piece)
-        if gathered >= _GATHER:
-            yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces, gathered = [], 0
-    if pieces:
-        yield b"".join(pieces)
-    if error is not None:
-        raise error
+    def close(self) -> None:
+        """Close the socket, if there is one."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            wire.close()

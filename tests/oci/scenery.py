@@ -14,6 +14,7 @@ from typing import Any
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor
+from conforma.oci.pool import Origin
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry, RequestSeen
 from conforma.serve.registry import RegistryServer
@@ -68,6 +69,11 @@ def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         pause.wait(0.001)
+
+
+def is_closed(registry: Registry, server: RegistryServer) -> bool:
+    """Whether the client leaves the server alone after a 429."""
+    return registry._exchange.throttle.is_closed(Origin("http", "127.0.0.1", server.port))
 
 
 def login(home: Path, registry: str, user: str = "me", password: str = SECRET) -> dict[str, str]:

@@ -151,7 +151,7 @@ def test_refused_credentials_are_named_by_their_file_and_never_shown(
     assert str(tmp_path / ".docker/config.json") in str(caught.value.hint)
     encoded = base64.b64encode(f"me:{SECRET}".encode()).decode()
     told = repr(caught.value) + str(caught.value.hint) + repr(caught.value.__cause__)
-    told += repr(made.seen) + repr(made.registry._exchange._authorizer.__dict__)
+    told += repr(made.seen) + repr(made.registry._exchange.login.authorizer.__dict__)
     assert SECRET not in told
     assert encoded not in told
 

@@ -11,6 +11,9 @@ from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, InputError
 from conforma.oci.credentials import Credential, Keychain
 from conforma.oci.reference import Reference
+from conforma.serve.auth import BearerAuth
+from conforma.serve.registry import RegistryServer
+from tests.oci.scenery import ClientFactory, put_image
 
 
 def entry(user: str) -> dict[str, str]:
@@ -168,12 +171,41 @@ def test_a_helper_that_fails_is_named_and_not_quoted(
     home: Path, tmp_path: Path, body: str, reason: str
 ) -> None:
     helper(tmp_path / "bin", "bad", body)
-    env = helped(home, tmp_path, {"credsStore": "bad"})
+    env = helped(home, tmp_path, {"credHelpers": {"r.example": "bad"}})
     with pytest.raises(AccessDenied) as caught:
         user_for(env, "r.example/a")
     assert f"credential helper docker-credential-bad {reason}" in caught.value.message
     assert "r.example/a" in caught.value.message
     assert "s3cret" not in caught.value.message + str(caught.value.hint)
+
+
+def test_a_broken_store_does_not_keep_us_from_public_images(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    helper(tmp_path / "bin", "bad", "echo s3cret; exit 3")
+    keychain = Keychain(helped(home, tmp_path, {"credsStore": "bad"}), Cancellation())
+    reference = Reference.parse("r.example/a")
+    assert keychain.find(reference) is None
+    assert keychain.find(reference) is None
+    (warning,) = caplog.messages
+    assert "r.example: credential helper docker-credential-bad ended with status 3" in warning
+    assert "s3cret" not in warning
+    trouble = keychain.trouble(reference)
+    assert trouble is not None and "docker-credential-bad" in trouble
+    assert keychain.trouble(Reference.parse("other.example/a")) is None
+
+
+def test_a_refusal_tells_of_the_broken_store(
+    client: ClientFactory, home: Path, tmp_path: Path
+) -> None:
+    helper(tmp_path / "bin", "bad", "exit 3")
+    env = helped(home, tmp_path, {"credsStore": "bad"})
+    with (
+        RegistryServer(auth=BearerAuth("me", "x")) as server,
+        pytest.raises(AccessDenied) as caught,
+    ):
+        client(environment=env).registry.head(put_image(server))
+    assert "docker-credential-bad ended with status 3" in str(caught.value.hint)
 
 
 def test_a_broken_helper_does_not_hide_a_plain_entry(home: Path, tmp_path: Path) -> None:

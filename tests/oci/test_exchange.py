@@ -22,7 +22,15 @@ from conforma.oci.registry import Patience, Registry, RegistryOptions, RetryPoli
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
-from tests.oci.scenery import SECRET, ClientFactory, login, put_image, stored, until
+from tests.oci.scenery import (
+    SECRET,
+    ClientFactory,
+    is_closed,
+    login,
+    put_image,
+    stored,
+    until,
+)
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
@@ -125,8 +133,7 @@ def test_rc_5_a_429_stops_everybody_and_one_request_goes_first(
     server.faults.add(Fault(hang=probe), path="manifests/")
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(registry.head, reference.with_tag("t0"))
-        throttle = registry._exchange._throttle
-        until(lambda: bool(throttle._gates))
+        until(lambda: is_closed(registry, server))
         server.log.clear()
         others = [pool.submit(registry.head, reference.with_tag(f"t{n}")) for n in range(1, 8)]
         probe.wait_reached()
@@ -286,7 +293,7 @@ def test_stopping_the_run_ends_pauses(server: RegistryServer, client: ClientFact
     with Registry(options, cancellation) as registry:
         thread = threading.Thread(target=lambda: _catch(caught, registry, reference))
         thread.start()
-        until(lambda: bool(registry._exchange._throttle._gates))
+        until(lambda: is_closed(registry, server))
         cancellation.cancel()
         thread.join(5)
         assert not thread.is_alive()
@@ -370,7 +377,7 @@ def test_rc_19_an_overloaded_server_gets_fewer_requests_at_once(
     for n in range(30):
         reference = put_image(server, tag=f"t{n}")
     registry = client(small_requests=8).registry
-    pool = registry._exchange._pool
+    pool = registry._exchange.pool
     origin = Origin("http", "127.0.0.1", server.port)
     server.faults.add(Fault(status=503), times=2)
     registry.head(reference)

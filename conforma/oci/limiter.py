@@ -1,0 +1,82 @@
+"""A rate we keep ourselves to for a registry, whoever in this machine asks it.
+
+A token bucket written as one number, the moment at which the bucket will be
+full again (the generic cell rate algorithm): each request books its slot and
+then sleeps until it, so requests go in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from conforma.oci.shared_state import Fact, SharedState
+
+EVERYBODY: Final = "*"
+"""The name under which a rate for every other registry is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests a minute, and so many at once after a quiet time."""
+
+    per_minute: float
+    burst: int
+
+    @property
+    def spacing(self) -> float:
+        """Seconds between two requests in the long run."""
+        return 60.0 / self.per_minute
+
+
+class Limiter:
+    """Books slots. Thread safe; ``sleep`` is called without any lock."""
+
+    def __init__(
+        self,
+        rates: Mapping[str, Rate],
+        state: SharedState,
+        sleep: Callable[[float], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._rates = rates
+        self._state = state
+        self._sleep = sleep
+        self._now = now
+
+    def take(self, registry: str) -> float:
+        """Return when a request for the sake of ``registry`` may go, and how long that took."""
+        if not self._rates:
+            return 0.0
+        rate = self._rate(registry)
+        if rate is None:
+            return 0.0
+        booked = self._state.change(registry, lambda fact: _booked(fact, rate, self._now()))
+        assert booked is not None
+        wait = booked["slot"] - self._now()
+        if wait <= 0:
+            return 0.0
+        self._sleep(wait)
+        return wait
+
+    def drain(self, registry: str) -> None:
+        """The registry says that it is too much: nothing is left of the burst."""
+        rate = self._rate(registry)
+        if rate is not None:
+            full = self._now() + rate.burst * rate.spacing
+            self._state.change(registry, lambda f: {**f, "full": max(f.get("full", 0.0), full)})
+
+    def _rate(self, registry: str) -> Rate | None:
+        rate = self._rates.get(registry) or self._rates.get(EVERYBODY)
+        return rate if rate is not None and rate.per_minute > 0 else None
+
+
+def _booked(fact: Fact, rate: Rate, now: float) -> Fact:
+    """The next free slot, booked. ``full`` is when the bucket would be full if nobody came."""
+    depth = rate.burst * rate.spacing
+    full = max(fact.get("full", 0.0), now)
+    if full > now + 3600.0 + depth:  # the clock was set back; nobody books an hour ahead
+        full = now
+    return {"full": full + rate.spacing, "slot": max(now, full + rate.spacing - depth)}
