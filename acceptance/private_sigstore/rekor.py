@@ -57,6 +57,7 @@ class Rekor:
     leaves: list[bytes] = field(default_factory=lambda: [b"first", b"second", b"third"])
 
     signer: LogSigner = field(default_factory=LogSigner)
+    entries: list[Entry] = field(default_factory=list)
 
     @property
     def key(self) -> Any:
@@ -74,7 +75,9 @@ class Rekor:
         self.leaves.append(raw)
         index = len(self.leaves) - 1
         self.leaves.append(b"a later entry")
-        return Entry(self, raw, index, int(time.time()) if at is None else at)
+        entry = Entry(self, raw, index, int(time.time()) if at is None else at)
+        self.entries.append(entry)
+        return entry
 
     def sign(self, data: bytes) -> bytes:
         """The log's signature."""
@@ -137,6 +140,28 @@ class Entry:
             }
         return entry
 
+    @property
+    def uuid(self) -> str:
+        """The name under which Rekor v1 retrieves the entry: tree and leaf hash."""
+        return f"{42:016x}{hashlib.sha256(bytes(1) + self.body).hexdigest()}"
+
+    def retrieved(self) -> dict[str, Any]:
+        """The entry as Rekor v1 returns it."""
+        leaves = self.log.leaves
+        return {
+            **self.payload(),
+            "verification": {
+                "signedEntryTimestamp": b64(self.promise()),
+                "inclusionProof": {
+                    "checkpoint": self.log.checkpoint(leaves),
+                    "hashes": [item.hex() for item in tree_path(self.index, leaves)],
+                    "logIndex": self.index,
+                    "rootHash": tree_root(leaves).hex(),
+                    "treeSize": len(leaves),
+                },
+            },
+        }
+
 
 def hashedrekord(data: bytes, signature: bytes, pem: str) -> dict[str, Any]:
     """The body for a signature over ``data``."""
@@ -163,6 +188,22 @@ def dsse(envelope: bytes, payload: bytes, signature: bytes, pem: str) -> dict[st
             "envelopeHash": digest(envelope),
             "payloadHash": digest(payload),
             "signatures": [{"signature": b64(signature), "verifier": b64(pem.encode())}],
+        },
+    }
+
+
+def intoto_1(envelope: bytes, payload: bytes, pem: str) -> dict[str, Any]:
+    """The body of an attestation as cosign proposes it (intoto 0.0.1)."""
+
+    def digest(data: bytes) -> dict[str, str]:
+        return {"algorithm": "sha256", "value": hashlib.sha256(data).hexdigest()}
+
+    return {
+        "apiVersion": "0.0.1",
+        "kind": "intoto",
+        "spec": {
+            "content": {"hash": digest(envelope), "payloadHash": digest(payload)},
+            "publicKey": b64(pem.encode()),
         },
     }
 

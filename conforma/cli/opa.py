@@ -66,10 +66,10 @@ def _builtins(
 
     from conforma.cache.images import ImageReader
     from conforma.cli.options import cache_choice
-    from conforma.cli.wiring import Once, open_layers, open_registry
+    from conforma.cli.wiring import open_layers, open_log, open_registry
     from conforma.policy.rego.builtins import builtins_for
     from conforma.trust.keys import PublicKey
-    from conforma.trust.root_sources import RootSource
+    from conforma.trust.root_sources import RootSources
     from conforma.trust.trust_policy import TrustPolicy
     from conforma.trust.verify import Verifier
 
@@ -79,6 +79,6 @@ def _builtins(
     stack.enter_context(layers)
     images = ImageReader(registry, layers)
     # Rules name the key or identity themselves, in the options of each call.
-    trust = TrustPolicy()
-    verifier = Verifier(registry, trust, Once(RootSource(trust, os.environ)))
+    ask_log = stack.enter_context(open_log(settings, cancellation))
+    verifier = Verifier(registry, TrustPolicy(), RootSources(os.environ), ask_log=ask_log)
     return builtins_for(registry, images, verifier, PublicKey.load, cancellation)

@@ -18,7 +18,7 @@ from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected
-from conforma.cli.wiring import Once, open_layers, open_registry, retry_policy
+from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
 from conforma.errors import ConformaError, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
@@ -36,7 +36,8 @@ from conforma.policy.source import Sources
 from conforma.report.formats import DETAILED
 from conforma.trust import identity as trust_identity
 from conforma.trust.keys import PublicKey
-from conforma.trust.root_sources import RootSource
+from conforma.trust.rekor_client import RekorClient
+from conforma.trust.root_sources import RootSources
 from conforma.trust.signature import Attestation, Signature
 from conforma.trust.trust_policy import TrustPolicy
 from conforma.trust.verify import Verifier
@@ -135,6 +136,7 @@ def prepare(
             offline=options.offline,
         )
     )
+    log_client = stack.enter_context(open_log(settings, cancellation, offline=options.offline))
     cluster = Kubernetes(settings.kubeconfig, offline=options.offline)
     load_key = partial(
         PublicKey.load, fetch=partial(_download, sources), secrets=cluster.secret_field
@@ -165,6 +167,7 @@ def prepare(
         found,
         policy,
         load_key,
+        log_client,
         trace_rules=trace_rules,
         formats=formats,
     )
@@ -226,6 +229,7 @@ def _assemble(
     found: Snapshot,
     policy: _Policy,
     load_key: Callable[[str], PublicKey],
+    log_client: RekorClient,
     *,
     trace_rules: bool,
     formats: frozenset[str],
@@ -256,11 +260,12 @@ def _assemble(
     images = ImageReader(registry, layers)
     trust = TrustPolicy(
         public_key=policy.public_key,
-        identity=_trusted(policy.settings.identity),
+        identity=None if policy.public_key else _trusted(policy.settings.identity),
         ignore_rekor=options.ignore_rekor,
         rekor_url=config.rekor_url,
     )
-    verifier = Verifier(registry, trust, Once(RootSource(trust, os.environ, options.offline)))
+    roots = RootSources(os.environ, offline=options.offline)
+    verifier = Verifier(registry, trust, roots, ask_log=log_client)
     return Preparation(
         snapshot=found,
         checks=Checks(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from conforma.cache.direct import DirectLayers
 from conforma.cache.options import CacheOptions, default_directory
 from conforma.cancellation import Cancellation
 from conforma.cli.options import CacheChoice, Globals
-from conforma.errors import CacheUnusable, ConformaError
+from conforma.errors import CacheUnusable
 from conforma.oci.options import RegistryOptions
 from conforma.oci.places import Places
 from conforma.oci.registry import Registry
 from conforma.oci.retry import RetryPolicy
+from conforma.trust.rekor_client import RekorClient
 
 if TYPE_CHECKING:
     from conforma.cache.safe_cache import SafeCache
@@ -50,6 +50,13 @@ def open_registry(
     return Places(options, cancellation, mirrors)
 
 
+def open_log(
+    settings: Globals, cancellation: Cancellation, *, offline: bool = False
+) -> RekorClient:
+    """The one client for transparency logs of the run."""
+    return RekorClient(RegistryOptions(retry=retry_policy(settings), offline=offline), cancellation)
+
+
 def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | DirectLayers:
     """The layer cache, or layers without one if it is off or its directory cannot serve."""
     if not choice.enabled:
@@ -65,29 +72,3 @@ def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | 
     except CacheUnusable as error:
         log.warning("layers are not cached in this run: %s", error.message)
         return DirectLayers(cancellation)
-
-
-class Once:
-    """A function without arguments that is called at most once, failure included.
-
-    Threads that come while it runs wait for its outcome.
-    """
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._made: list[Any] = []
-        self._error: ConformaError | None = None
-
-    def __call__(self) -> Any:
-        """What the function returned. Raises what it raised."""
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if not self._made:
-                try:
-                    self._made.append(self._make())
-                except ConformaError as error:
-                    self._error = error
-                    raise
-            return self._made[0]

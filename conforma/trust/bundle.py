@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from conforma.errors import BadEvidence
 from conforma.trust.envelope import IN_TOTO, Envelope, Statement
+from conforma.trust.fields import a_list, a_text, an_object, from_base64
 from conforma.trust.rekor_entry import LogEntry
-from conforma.trust.strict_json import decode_base64, load_json
+from conforma.trust.strict_json import load_json
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle"
 COSIGN_SIGN: Final = "https://sigstore.dev/cosign/sign/v1"
@@ -56,27 +57,29 @@ class Bundle:
     @classmethod
     def parse(cls, data: bytes) -> Bundle:
         """Read a bundle. Raises ``BadEvidence``."""
-        document = _object(load_json(data, _WHAT))
-        media_type = _text(document.get("mediaType", ""))
+        document = an_object(load_json(data, _WHAT), _WHAT)
+        media_type = a_text(document.get("mediaType", ""), _WHAT)
         version = _VERSION.fullmatch(media_type)
         if version is None:
             raise BadEvidence(f"{_WHAT}: unsupported media type {media_type[:100]!r}")
-        material = _object(document.get("verificationMaterial"))
+        material = an_object(document.get("verificationMaterial"), _WHAT)
         envelope, message = document.get("dsseEnvelope"), document.get("messageSignature")
         if (envelope is None) == (message is None):
             raise BadEvidence(f"{_WHAT}: needs either an envelope or a message signature")
         hint, certificates = _key_material(material)
-        times = _object(material.get("timestampVerificationData") or {})
+        times = an_object(material.get("timestampVerificationData") or {}, _WHAT)
         return cls(
             version["old"] or version["new"],
             None if envelope is None else Envelope.from_document(envelope, what=_WHAT),
-            None if message is None else _message(_object(message)),
+            None if message is None else _message(an_object(message, _WHAT)),
             certificates,
             hint,
-            tuple(LogEntry.from_bundle(entry) for entry in _list(material.get("tlogEntries"))),
             tuple(
-                _bytes(_object(stamp).get("signedTimestamp"))
-                for stamp in _list(times.get("rfc3161Timestamps"))
+                LogEntry.from_bundle(entry) for entry in a_list(material.get("tlogEntries"), _WHAT)
+            ),
+            tuple(
+                from_base64(an_object(stamp, _WHAT).get("signedTimestamp"), _WHAT)
+                for stamp in a_list(times.get("rfc3161Timestamps"), _WHAT)
             ),
         )
 
@@ -116,48 +119,24 @@ def _key_material(material: Mapping[str, Any]) -> tuple[str | None, tuple[bytes,
     given = [name for name in names if material.get(name) is not None]
     if len(given) != 1:
         raise BadEvidence(f"{_WHAT}: needs exactly one of {', '.join(names)}")
-    held = _object(material[given[0]])
+    held = an_object(material[given[0]], _WHAT)
     if given[0] == "publicKey":
-        return _text(held.get("hint", "")), ()
+        return a_text(held.get("hint", ""), _WHAT), ()
     if given[0] == "certificate":
-        return None, (_bytes(held.get("rawBytes")),)
-    chain = tuple(_bytes(_object(item).get("rawBytes")) for item in _list(held.get("certificates")))
+        return None, (from_base64(held.get("rawBytes"), _WHAT),)
+    chain = tuple(
+        from_base64(an_object(item, _WHAT).get("rawBytes"), _WHAT)
+        for item in a_list(held.get("certificates"), _WHAT)
+    )
     if not 1 <= len(chain) <= MAX_ENTRIES:
         raise BadEvidence(f"{_WHAT}: a chain of {len(chain)} certificates")
     return None, chain
 
 
 def _message(message: Mapping[str, Any]) -> MessageSignature:
-    stated = _object(message.get("messageDigest") or {})
+    stated = an_object(message.get("messageDigest") or {}, _WHAT)
     return MessageSignature(
-        _text(stated.get("algorithm", "")),
-        _bytes(stated.get("digest", "")),
-        _bytes(message.get("signature")),
+        a_text(stated.get("algorithm", ""), _WHAT),
+        from_base64(stated.get("digest", ""), _WHAT),
+        from_base64(message.get("signature"), _WHAT),
     )
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise BadEvidence(f"{_WHAT}: an object is missing")
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise BadEvidence(f"{_WHAT}: a list is missing")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadEvidence(f"{_WHAT}: a string is missing")
-    return value
-
-
-def _bytes(value: object) -> bytes:
-    try:
-        return decode_base64(_text(value))
-    except ValueError as cause:
-        raise BadEvidence(f"{_WHAT}: {cause}") from cause

@@ -6,7 +6,6 @@ or certificate, signature, claim, expiry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from conforma.trust.evidence import (
 from conforma.trust.keys import PublicKey
 from conforma.trust.rekor import Signer, Witness, check_annotation
 from conforma.trust.rekor_entry import LogEntry
+from conforma.trust.rekor_search import AskLog, find_witness
 from conforma.trust.root import TrustRoot
 from conforma.trust.sct import check_scts
 from conforma.trust.simple_signing import check_claim
@@ -34,9 +34,6 @@ from conforma.trust.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
     from cryptography import x509
-
-#: Asks a log for an entry that is not attached; raises ``NotInLog`` if it has none.
-SearchLog = Callable[[Attached, bytes, str], Witness]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +57,13 @@ def verify_layer(
     digest: Digest,
     policy: TrustPolicy,
     root: TrustRoot,
-    search: SearchLog | None = None,
+    ask: AskLog | None = None,
 ) -> VerifiedLayer:
     """Check everything ``policy`` asks of ``layer``, for the image with ``digest``.
 
-    Raises a ``TrustError`` with the text of the first check that fails.
+    ``ask`` asks a log for the entry, if none is attached. Raises a
+    ``TrustError`` with the text of the first check that fails, and
+    ``LogUnavailable`` if the log did not answer.
     """
     if layer.fault:
         raise BadEvidence(layer.fault)
@@ -78,7 +77,7 @@ def verify_layer(
     leaf = _leaf(layer)
     witness = None
     if not policy.ignore_rekor:
-        witness = _check_log(layer, signature, leaf, policy, root, search)
+        witness = _check_log(layer, signature, leaf, policy, root, ask)
     key, chain = _key(layer, leaf, policy, root)
     if policy.public_key is not None:
         leaf = None  # Nobody has verified it, so nobody may see it.
@@ -124,21 +123,23 @@ def _check_log(
     leaf: SigningCertificate | None,
     policy: TrustPolicy,
     root: TrustRoot,
-    search: SearchLog | None,
+    ask: AskLog | None,
 ) -> Witness:
-    pems = _acceptable(leaf, policy.public_key)
+    signer = Signer(_acceptable(leaf, policy.public_key))
     text = layer.annotations.get(REKOR_BUNDLE)
     if text:
         return check_annotation(
             LogEntry.from_annotation(text),
             signature=signature if layer.kind == "signature" else None,
-            signer=Signer(pems),
+            signer=signer,
             signed=layer.content,
             root=root,
         )
-    if search is None:
+    if ask is None:
         raise NotInLog("rekor client not provided for online verification")
-    return search(layer, signature, pems[0])
+    if not signer.pems:
+        raise SignatureMismatch("no certificate found on signature")
+    return find_witness(layer, signature, signer, root, ask)
 
 
 def _acceptable(leaf: SigningCertificate | None, key: PublicKey | None) -> tuple[str, ...]:

@@ -51,23 +51,32 @@ def check_annotation(
     with the texts of signatures.md 5.1.
     """
     try:
-        body = EntryBody.parse(entry.body)
-        if signature is not None and signature not in body.signatures:
-            raise NotInLog("signature in bundle does not match signature being verified")
-        _check_signer(body, signer)
-        logged = body.artifact if signature is not None else body.envelope
-        if logged is None:
-            raise NotInLog(f"unexpected log entry type: {body.kind} {body.version}")
-        if logged.algorithm != "sha256":
-            raise NotInLog(f'unexpected algorithm: "{logged.algorithm}"')
-        if not logged.is_of(signed):
-            raise NotInLog(
-                f'matching bundle to payload: bundle="{logged.value}", '
-                f'payload="{Digest.of(signed).hex}"'
-            )
+        check_body(entry, signature=signature, signer=signer, signed=signed)
         return _promise(entry, root)
     except (NotInLog, BadEvidence) as cause:
         raise type(cause)(f"error verifying bundle: {cause.message}") from cause
+
+
+def check_body(entry: LogEntry, *, signature: bytes | None, signer: Signer, signed: bytes) -> None:
+    """Return if the entry is about this signature, by this signer, over ``signed``.
+
+    ``signature`` is ``None`` as in ``check_annotation``. Raises ``NotInLog`` or
+    ``BadEvidence``.
+    """
+    body = EntryBody.parse(entry.body)
+    if signature is not None and signature not in body.signatures:
+        raise NotInLog("signature in bundle does not match signature being verified")
+    _check_signer(body, signer)
+    logged = body.artifact if signature is not None else body.envelope
+    if logged is None:
+        raise NotInLog(f"unexpected log entry type: {body.kind} {body.version}")
+    if logged.algorithm != "sha256":
+        raise NotInLog(f'unexpected algorithm: "{logged.algorithm}"')
+    if not logged.is_of(signed):
+        raise NotInLog(
+            f'matching bundle to payload: bundle="{logged.value}", '
+            f'payload="{Digest.of(signed).hex}"'
+        )
 
 
 def _promise(entry: LogEntry, root: TrustRoot) -> Witness:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conforma.errors import BadEvidence
-from conforma.trust.strict_json import decode_base64, encode_base64, load_json
+from conforma.trust.fields import a_text, an_integer, an_object, from_base64
+from conforma.trust.strict_json import encode_base64, load_json
 
 _MAX_PROOF_HASHES: Final = 64
 _SAFE_INTEGER: Final = 2**53
@@ -52,35 +53,35 @@ class LogEntry:
     def from_annotation(cls, text: str) -> LogEntry:
         """Read ``dev.sigstore.cosign/bundle`` (signatures.md 2.2). Raises ``BadEvidence``."""
         what = "malformed Rekor bundle annotation"
-        document = _object(load_json(text.encode("utf-8", "surrogatepass"), what), what)
-        payload = _object(document.get("Payload"), what)
-        log_id = _text(payload.get("logID"), what)
+        document = an_object(load_json(text.encode("utf-8", "surrogatepass"), what), what)
+        payload = an_object(document.get("Payload"), what)
+        log_id = a_text(payload.get("logID"), what)
         if not _LOG_ID.fullmatch(log_id):
             raise BadEvidence(f"{what}: logID is not lower-case hexadecimal")
         return cls(
-            _bytes(payload.get("body"), what),
+            from_base64(payload.get("body"), what),
             bytes.fromhex(log_id),
-            _integer(payload.get("logIndex"), what),
-            _integer(payload.get("integratedTime"), what),
-            _bytes(document.get("SignedEntryTimestamp"), what),
+            an_integer(payload.get("logIndex"), what),
+            an_integer(payload.get("integratedTime"), what),
+            from_base64(document.get("SignedEntryTimestamp"), what),
         )
 
     @classmethod
     def from_bundle(cls, document: object) -> LogEntry:
         """Read a ``TransparencyLogEntry`` of the Sigstore protocol. Raises ``BadEvidence``."""
         what = "malformed transparency log entry"
-        entry = _object(document, what)
-        kind = _object(entry.get("kindVersion", {}), what)
-        promise = _object(entry.get("inclusionPromise") or {}, what)
+        entry = an_object(document, what)
+        kind = an_object(entry.get("kindVersion", {}), what)
+        promise = an_object(entry.get("inclusionPromise") or {}, what)
         proof = entry.get("inclusionProof")
         return cls(
-            _bytes(entry.get("canonicalizedBody"), what),
-            _bytes(_object(entry.get("logId"), what).get("keyId"), what),
-            _integer(entry.get("logIndex", 0), what),
-            _integer(entry.get("integratedTime", 0), what),
-            _bytes(promise.get("signedEntryTimestamp", ""), what),
-            None if proof is None else _proof(_object(proof, what), what),
-            (_text(kind.get("kind", ""), what), _text(kind.get("version", ""), what)),
+            from_base64(entry.get("canonicalizedBody"), what),
+            from_base64(an_object(entry.get("logId"), what).get("keyId"), what),
+            an_integer(entry.get("logIndex", 0), what),
+            an_integer(entry.get("integratedTime", 0), what),
+            from_base64(promise.get("signedEntryTimestamp", ""), what),
+            None if proof is None else _proof(an_object(proof, what), what),
+            (a_text(kind.get("kind", ""), what), a_text(kind.get("version", ""), what)),
         )
 
     @property
@@ -126,22 +127,22 @@ class EntryBody:
     def parse(cls, body: bytes) -> EntryBody:
         """Read a canonicalized body. Raises ``BadEvidence`` for unknown kinds too."""
         what = "malformed log entry body"
-        document = _object(load_json(body, what), what)
-        kind, version = (_text(document.get(key), what) for key in ("kind", "apiVersion"))
+        document = an_object(load_json(body, what), what)
+        kind, version = (a_text(document.get(key), what) for key in ("kind", "apiVersion"))
         parse = _KINDS.get((kind, version))
         if parse is None:
             raise BadEvidence(f"unexpected log entry type: {kind} {version}")
-        return parse(kind, version, _object(document.get("spec"), what), what)
+        return parse(kind, version, an_object(document.get("spec"), what), what)
 
 
 def _hashedrekord(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryBody:
-    signature = _object(spec.get("signature"), what)
+    signature = an_object(spec.get("signature"), what)
     return EntryBody(
         kind,
         version,
-        (_bytes(signature.get("content"), what),),
-        (_bytes(_object(signature.get("publicKey"), what).get("content"), what),),
-        artifact=_hash(_object(spec.get("data"), what).get("hash"), what),
+        (from_base64(signature.get("content"), what),),
+        (from_base64(an_object(signature.get("publicKey"), what).get("content"), what),),
+        artifact=_hash(an_object(spec.get("data"), what).get("hash"), what),
     )
 
 
@@ -150,60 +151,61 @@ def _dsse(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryB
     return EntryBody(
         kind,
         version,
-        tuple(_bytes(signature.get("signature"), what) for signature in signatures),
-        tuple(_bytes(signature.get("verifier"), what) for signature in signatures),
+        tuple(from_base64(signature.get("signature"), what) for signature in signatures),
+        tuple(from_base64(signature.get("verifier"), what) for signature in signatures),
         payload=_hash(spec.get("payloadHash"), what),
         envelope=_hash(spec.get("envelopeHash"), what),
     )
 
 
 def _intoto_1(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryBody:
-    content = _object(spec.get("content"), what)
+    content = an_object(spec.get("content"), what)
     logged_payload = content.get("payloadHash")
     return EntryBody(
         kind,
         version,
         (),
-        (_bytes(spec.get("publicKey"), what),),
+        (from_base64(spec.get("publicKey"), what),),
         payload=None if logged_payload is None else _hash(logged_payload, what),
         envelope=_hash(content.get("hash"), what),
     )
 
 
 def _intoto_2(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryBody:
-    content = _object(spec.get("content"), what)
-    signatures = _objects(_object(content.get("envelope"), what).get("signatures"), what)
+    content = an_object(spec.get("content"), what)
+    signatures = _objects(an_object(content.get("envelope"), what).get("signatures"), what)
     return EntryBody(
         kind,
         version,
         # Rekor stores the envelope's base64 text in base64 once more.
         tuple(
-            _bytes(_bytes(entry.get("sig"), what).decode("latin-1"), what) for entry in signatures
+            from_base64(from_base64(entry.get("sig"), what).decode("latin-1"), what)
+            for entry in signatures
         ),
-        tuple(_bytes(entry.get("publicKey"), what) for entry in signatures),
+        tuple(from_base64(entry.get("publicKey"), what) for entry in signatures),
         envelope=_hash(content.get("hash"), what),
     )
 
 
 def _hashedrekord_v2(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryBody:
-    record = _object(spec.get("hashedRekordV002"), what)
-    signature = _object(record.get("signature"), what)
+    record = an_object(spec.get("hashedRekordV002"), what)
+    signature = an_object(record.get("signature"), what)
     return EntryBody(
         kind,
         version,
-        (_bytes(signature.get("content"), what),),
+        (from_base64(signature.get("content"), what),),
         (_verifier_v2(signature, what),),
         artifact=_hash_v2(record.get("data"), what),
     )
 
 
 def _dsse_v2(kind: str, version: str, spec: Mapping[str, Any], what: str) -> EntryBody:
-    record = _object(spec.get("dsseV002"), what)
+    record = an_object(spec.get("dsseV002"), what)
     signatures = _objects(record.get("signatures"), what)
     return EntryBody(
         kind,
         version,
-        tuple(_bytes(signature.get("content"), what) for signature in signatures),
+        tuple(from_base64(signature.get("content"), what) for signature in signatures),
         tuple(_verifier_v2(signature, what) for signature in signatures),
         payload=_hash_v2(record.get("payloadHash"), what),
     )
@@ -226,63 +228,35 @@ def _proof(proof: Mapping[str, Any], what: str) -> InclusionProof:
     if not isinstance(hashes, list) or len(hashes) > _MAX_PROOF_HASHES:
         raise BadEvidence(f"{what}: an inclusion proof has at most {_MAX_PROOF_HASHES} hashes")
     return InclusionProof(
-        _integer(proof.get("logIndex", 0), what),
-        _integer(proof.get("treeSize", 0), what),
-        _bytes(proof.get("rootHash", ""), what),
-        tuple(_bytes(item, what) for item in hashes),
-        _text(_object(proof.get("checkpoint") or {}, what).get("envelope", ""), what),
+        an_integer(proof.get("logIndex", 0), what),
+        an_integer(proof.get("treeSize", 0), what),
+        from_base64(proof.get("rootHash", ""), what),
+        tuple(from_base64(item, what) for item in hashes),
+        a_text(an_object(proof.get("checkpoint") or {}, what).get("envelope", ""), what),
     )
 
 
 def _verifier_v2(signature: Mapping[str, Any], what: str) -> bytes:
-    verifier = _object(signature.get("verifier"), what)
+    verifier = an_object(signature.get("verifier"), what)
     held = [verifier[name] for name in ("publicKey", "x509Certificate") if verifier.get(name)]
     if len(held) != 1:
         raise BadEvidence(f"{what}: a verifier is either a public key or a certificate")
-    return _bytes(_object(held[0], what).get("rawBytes"), what)
+    return from_base64(an_object(held[0], what).get("rawBytes"), what)
 
 
 def _hash(value: object, what: str) -> LoggedHash:
-    members = _object(value, what)
-    return LoggedHash(_text(members.get("algorithm"), what), _text(members.get("value"), what))
+    members = an_object(value, what)
+    return LoggedHash(a_text(members.get("algorithm"), what), a_text(members.get("value"), what))
 
 
 def _hash_v2(value: object, what: str) -> LoggedHash:
-    members = _object(value, what)
-    algorithm = _text(members.get("algorithm"), what)
+    members = an_object(value, what)
+    algorithm = a_text(members.get("algorithm"), what)
     known = "sha256" if algorithm == "SHA2_256" else algorithm
-    return LoggedHash(known, _bytes(members.get("digest"), what).hex())
-
-
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise BadEvidence(f"{what}: an object is missing")
-    return value
+    return LoggedHash(known, from_base64(members.get("digest"), what).hex())
 
 
 def _objects(value: object, what: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or len(value) != 1:
         raise BadEvidence(f"{what}: exactly one signature is expected")
-    return [_object(item, what) for item in value]
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise BadEvidence(f"{what}: a string is missing")
-    return value
-
-
-def _bytes(value: object, what: str) -> bytes:
-    try:
-        return decode_base64(_text(value, what))
-    except ValueError as cause:
-        raise BadEvidence(f"{what}: {cause}") from cause
-
-
-def _integer(value: object, what: str) -> int:
-    """A protobuf JSON int64: a number, or its decimal digits in a string."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:20])
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _SAFE_INTEGER:
-        raise BadEvidence(f"{what}: {str(value)[:40]!r} is not an index, a size or a time")
-    return value
+    return [an_object(item, what) for item in value]

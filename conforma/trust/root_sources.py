@@ -8,12 +8,13 @@ without any network.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from conforma.errors import BadEvidence, InputError
+from conforma.errors import BadEvidence, ConformaError, InputError
 from conforma.trust.certificate import parse_chain
 from conforma.trust.keys import PublicKey
 from conforma.trust.root import Authority, LogKey, TrustRoot, by_id, log_key
@@ -30,13 +31,54 @@ TRUSTED_ROOT_FILE: Final = "CONFORMA_TRUSTED_ROOT"
 _MAX_BYTES: Final = 16 << 20
 
 
+class RootSources:
+    """The trust roots of one run. Thread safe.
+
+    Each is made once, when first needed, and the TUF repository is asked once,
+    whatever comes of it.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, offline: bool = False) -> None:
+        self._environ = environ
+        self._offline = offline
+        self._lock = threading.Lock()
+        self._made: dict[frozenset[str], TrustRoot] = {}
+        self._from_tuf: TrustRoot | None = None
+        self._failure: ConformaError | None = None
+
+    def __call__(self, policy: TrustPolicy) -> TrustRoot:
+        """What ``policy`` needs. Raises ``InputError`` or ``TrustRootUnavailable``."""
+        needed = _needed(policy)
+        with self._lock:
+            found = self._made.get(needed)
+            if found is None:
+                source = RootSource(policy, self._environ, self._offline, self._tuf)
+                found = self._made[needed] = source()
+            return found
+
+    def _tuf(self) -> TrustRoot:
+        if self._failure is not None:
+            raise self._failure
+        if self._from_tuf is None:
+            try:
+                self._from_tuf = _from_tuf(self._environ, offline=self._offline)
+            except ConformaError as failure:
+                self._failure = failure
+                raise
+        return self._from_tuf
+
+
 @dataclass(frozen=True, slots=True)
 class RootSource:
-    """How to obtain the trust root for a policy; calling it does."""
+    """How to obtain the trust root for a policy; calling it does.
+
+    ``tuf`` stands in for asking the TUF repository.
+    """
 
     policy: TrustPolicy
     environ: Mapping[str, str]
     offline: bool = False
+    tuf: Callable[[], TrustRoot] | None = None
 
     def __call__(self) -> TrustRoot:
         """Everything ``policy`` needs, or ``InputError`` or ``TrustRootUnavailable``."""
@@ -45,15 +87,10 @@ class RootSource:
         named = {
             name for name in (ROOT_FILE, CT_KEY, REKOR_KEY, TSA_FILE) if self.environ.get(name)
         }
-        needed = set() if self.policy.ignore_rekor else {REKOR_KEY}
-        if self.policy.public_key is None:
-            needed |= {ROOT_FILE, CT_KEY}
-        root = TrustRoot() if needed <= named else self._from_tuf()
+        root = TrustRoot()
+        if not _needed(self.policy) <= named:
+            root = self.tuf() if self.tuf else _from_tuf(self.environ, offline=self.offline)
         return self._overridden(root, named) if named else root
-
-    def _from_tuf(self) -> TrustRoot:
-        repository = Repository.from_environment(self.environ)
-        return TrustRoot.parse(repository.target(offline=self.offline), repository.mirror)
 
     def _overridden(self, root: TrustRoot, named: set[str]) -> TrustRoot:
         root = replace(root, individual=True)
@@ -87,6 +124,16 @@ class RootSource:
             return read(_read(path).decode("utf-8", "replace"))
         except (InputError, BadEvidence) as cause:
             raise InputError(f"{name}: {path}: {cause.message}", hint=cause.hint) from cause
+
+
+def _needed(policy: TrustPolicy) -> frozenset[str]:
+    logs = frozenset[str]() if policy.ignore_rekor else frozenset({REKOR_KEY})
+    return logs if policy.public_key is not None else logs | {ROOT_FILE, CT_KEY}
+
+
+def _from_tuf(environ: Mapping[str, str], *, offline: bool = False) -> TrustRoot:
+    repository = Repository.from_environment(environ)
+    return TrustRoot.parse(repository.target(offline=offline), repository.mirror)
 
 
 def _read(path: str) -> bytes:

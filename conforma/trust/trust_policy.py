@@ -26,6 +26,11 @@ class TrustPolicy:
             (self.identity or Identity()).check_usable()
 
     @property
+    def asks_the_clock(self) -> bool:
+        """Whether a verdict depends on when it is made: nothing signed need say when."""
+        return self.public_key is None and self.ignore_rekor
+
+    @property
     def needs_root(self) -> bool:
         """Whether verification looks at logs or certificate authorities."""
         return self.public_key is None or not self.ignore_rekor

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from conforma.errors import BadEvidence, NoMatchingSignature, NoSignature, TrustError
 from conforma.oci.digest import Digest
+from conforma.oci.memory import Memory
 from conforma.oci.reference import Reference
 from conforma.trust import slsa
 from conforma.trust.bundle import Bundle
@@ -25,7 +28,7 @@ from conforma.trust.evidence import (
     EvidenceReader,
     digest_of,
 )
-from conforma.trust.legacy_verify import SearchLog, VerifiedLayer, read_envelope, verify_layer
+from conforma.trust.legacy_verify import VerifiedLayer, read_envelope, verify_layer
 from conforma.trust.root import TrustRoot
 from conforma.trust.signature import Attestation, Signature, build_type_of
 from conforma.trust.signature_objects import bundle_signatures, layer_signatures, unverified
@@ -35,12 +38,21 @@ if TYPE_CHECKING:
     from conforma.oci.registry import Registry
 
 _Result = TypeVar("_Result")
-LoadRoot = Callable[[], TrustRoot]
+LoadRoot = Callable[[TrustPolicy], TrustRoot]
+#: Asks the log at a URL about an image's signature (``rekor_client``).
+AskLogAt = Callable[[str, Reference, bytes], bytes | None]
 NOTHING_TRUSTED: Final = TrustRoot()
+# Parsed statements take several times the room of their bytes.
+_SIZE_IN_MEMORY: Final = 8
+_REMEMBERED: Final = 64 << 20
 
 
 class Verifier:
-    """Verifies what is attached to images. Safe to share between threads."""
+    """Verifies what is attached to images. Safe to share between threads.
+
+    Each item is verified once: verdicts are remembered by the bytes they are
+    about, the digest of the image among them, and never by a name.
+    """
 
     def __init__(
         self,
@@ -48,17 +60,19 @@ class Verifier:
         policy: TrustPolicy,
         root: TrustRoot | LoadRoot = NOTHING_TRUSTED,
         *,
-        search: SearchLog | None = None,
+        ask_log: AskLogAt | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """``root`` may be a function, called when first needed; ``search`` asks a log online."""
+        """``root`` may be a function, called when first needed; ``ask_log`` asks a log online."""
         self.policy = policy
         self.evidence = (
             registry if isinstance(registry, EvidenceReader) else EvidenceReader(registry, environ)
         )
-        self._root = root
+        self._load_root = root
+        self._root = root if isinstance(root, TrustRoot) else None
         self._lock = threading.Lock()
-        self._search = search
+        self._ask_log = ask_log
+        self._verdicts: Memory[object] = Memory(_REMEMBERED)
 
     @property
     def root(self) -> TrustRoot:
@@ -66,9 +80,29 @@ class Verifier:
         if not self.policy.needs_root:
             return NOTHING_TRUSTED
         with self._lock:
-            if not isinstance(self._root, TrustRoot):
-                self._root = self._root()
+            if self._root is None:
+                self._root = self._material(self.policy)
             return self._root
+
+    def for_policy(
+        self, policy: TrustPolicy, adapt: Callable[[TrustRoot], TrustRoot] | None = None
+    ) -> Verifier:
+        """A verifier for another policy that shares evidence and trusted material.
+
+        ``adapt`` changes the trusted material.
+        """
+        change = adapt or (lambda root: root)
+        return Verifier(
+            self.evidence,
+            policy,
+            lambda wanted: change(self._material(wanted)),
+            ask_log=self._ask_log,
+        )
+
+    def _material(self, policy: TrustPolicy) -> TrustRoot:
+        if isinstance(self._load_root, TrustRoot):
+            return self._load_root
+        return self._load_root(policy)
 
     def image_signatures(self, image: Reference) -> tuple[Signature, ...]:
         """The verified signatures of ``image`` itself; at least one.
@@ -77,20 +111,17 @@ class Verifier:
         none of those attached verifies, and other ``TrustError`` for
         evidence that cannot be read. Attestations never count.
         """
-        digest = digest_of(image)
         reasons: list[str] = []
         verified = [
             signature
-            for layer in self._verified(
-                self.evidence.signatures(image), self._layer_check(digest), reasons
-            )
+            for layer in self._layers(self.evidence.signatures(image), image, reasons)
             for signature in layer_signatures(layer, self.policy)
         ]
-        for found in self._bundles(image, digest, True, reasons):
+        for found in self._bundles(image, True, reasons):
             verified.extend(bundle_signatures(found, self.policy))
         if not verified:
             bare = self.evidence.bare(image, SIMPLE_SIGNING)
-            for layer in self._verified(bare, self._layer_check(digest), reasons):
+            for layer in self._layers(bare, image, reasons):
                 verified.extend(layer_signatures(layer, self.policy))
         if verified:
             return tuple(verified)
@@ -104,21 +135,14 @@ class Verifier:
         Raises ``NoMatchingSignature`` if there is none, and ``BadEvidence`` for
         one that verifies but cannot be read.
         """
-        digest = digest_of(image)
         reasons: list[str] = []
         layers = self.evidence.attestations(image)
-        found = [
-            _from_layer(layer, self.policy)
-            for layer in self._verified(layers, self._layer_check(digest), reasons)
-        ]
-        found += [
-            _from_bundle(item, self.policy) for item in self._bundles(image, digest, False, reasons)
-        ]
+        found = [_from_layer(layer, self.policy) for layer in self._layers(layers, image, reasons)]
+        found += [_from_bundle(item, self.policy) for item in self._bundles(image, False, reasons)]
         if not found:
             bare = self.evidence.bare(image, DSSE_ENVELOPE)
             found = [
-                _from_layer(layer, self.policy)
-                for layer in self._verified(bare, self._layer_check(digest), reasons)
+                _from_layer(layer, self.policy) for layer in self._layers(bare, image, reasons)
             ]
         if not found:
             raise NoMatchingSignature(
@@ -146,34 +170,71 @@ class Verifier:
                 found.append(Attestation(claim, signatures, None, verified=False, layout="bundle"))
         return tuple(item for item in found if item.statement.is_about(digest))
 
-    def _layer_check(self, digest: Digest) -> Callable[[Attached], VerifiedLayer]:
+    def _layers(
+        self, items: Iterable[Attached], image: Reference, reasons: list[str]
+    ) -> list[VerifiedLayer]:
+        digest, ask = digest_of(image), None
+        if self._ask_log is not None and self.policy.rekor_url:
+            ask = partial(self._ask_log, self.policy.rekor_url, image)
+
         # The root is loaded only when there is something to verify: "unsigned"
         # can be said without it.
-        return lambda layer: verify_layer(layer, digest, self.policy, self.root, self._search)
+        def check(item: Attached) -> VerifiedLayer:
+            return verify_layer(item, digest, self.policy, self.root, ask)
+
+        found = (self._verdict(item, digest, check) for item in items)
+        return _kept(found, reasons)
 
     def _bundles(
-        self, image: Reference, digest: Digest, signatures: bool, reasons: list[str]
+        self, image: Reference, signatures: bool, reasons: list[str]
     ) -> list[VerifiedBundle]:
-        def check(item: Attached) -> VerifiedBundle | None:
-            bundle = _parse_bundle(item)
-            if bundle.is_image_signature() != signatures:
-                return None
-            return verify_bundle(bundle, digest, self.policy, self.root)
-
-        found = self._verified(self.evidence.bundles(image), check, reasons)
-        return [item for item in found if item is not None]
-
-    @staticmethod
-    def _verified(
-        items: Iterable[Attached], check: Callable[[Attached], _Result], reasons: list[str]
-    ) -> list[_Result]:
-        results = []
-        for item in items:
+        digest = digest_of(image)
+        found: list[VerifiedBundle | _Refusal] = []
+        for item in self.evidence.bundles(image):
             try:
-                results.append(check(item))
+                bundle = _parse_bundle(item)
+                if bundle.is_image_signature() != signatures:
+                    continue
             except TrustError as cause:
-                reasons.append(cause.message)
-        return results
+                found.append(_Refusal(cause.message))
+                continue
+            check = partial(self._verify_bundle, bundle, digest)
+            found.append(self._verdict(item, digest, check))
+        return _kept(found, reasons)
+
+    def _verify_bundle(self, bundle: Bundle, digest: Digest, _item: Attached) -> VerifiedBundle:
+        return verify_bundle(bundle, digest, self.policy, self.root)
+
+    def _verdict(
+        self, item: Attached, digest: Digest, check: Callable[[Attached], _Result]
+    ) -> _Result | _Refusal:
+        """What ``check`` says about ``item``, which is verified once in a run."""
+        key = (item.kind, item.bare, item.fault, item.digest, item.media_type)
+        whole = (key, frozenset(item.annotations.items()), digest)
+        found = None if self.policy.asks_the_clock else self._verdicts.get(whole)
+        if found is None:
+            try:
+                found = check(item)
+            except TrustError as cause:
+                found = _Refusal(cause.message)
+            self._verdicts.put(whole, found, 1 + _SIZE_IN_MEMORY * len(item.content))
+        return cast("_Result | _Refusal", found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    reason: str
+
+
+def _kept(found: Iterable[_Result | _Refusal], reasons: list[str]) -> list[_Result]:
+    """What holds; the reasons of what does not are added to ``reasons``."""
+    kept: list[_Result] = []
+    for item in found:
+        if isinstance(item, _Refusal):
+            reasons.append(item.reason)
+        else:
+            kept.append(item)
+    return kept
 
 
 def _joined(reasons: list[str]) -> str:

@@ -32,6 +32,7 @@ from conforma.trust.evidence import (
 from conforma.trust.root import TrustRoot
 from conforma.trust.signature import reported
 from conforma.trust.slsa import check_schema
+from conforma.trust.trust_policy import TrustPolicy
 from conforma.trust.verify import Verifier
 from tests.trust.conftest import World
 from tests.trust.lab import Lab, attached
@@ -453,11 +454,11 @@ def test_a_certificate_nobody_verified_is_not_reported(world: World) -> None:
 def test_the_trust_root_is_loaded_once_and_only_for_evidence(world: World) -> None:
     loaded = []
 
-    def load() -> TrustRoot:
+    def load(_: TrustPolicy) -> TrustRoot:
         loaded.append(1)
         return world.lab.root()
 
-    def unreachable() -> TrustRoot:
+    def unreachable(_: TrustPolicy) -> TrustRoot:
         raise TrustRootUnavailable("no network")
 
     offline = Verifier(world.registry, world.lab.by_key(), unreachable, environ={})

@@ -8,7 +8,6 @@ an outage, is raised.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,11 +18,9 @@ from conforma.oci.flights import Flights
 from conforma.oci.memory import Memory
 from conforma.oci.reference import Reference
 from conforma.schema_errors import json_type
-from conforma.trust.evidence import EvidenceReader
 from conforma.trust.identity import Identity
 from conforma.trust.keys import PublicKey
-from conforma.trust.root import TrustRoot, by_id, log_key
-from conforma.trust.root_sources import RootSource
+from conforma.trust.root import by_id, log_key
 from conforma.trust.trust_policy import TrustPolicy
 from conforma.trust.verify import Verifier
 
@@ -69,12 +66,9 @@ class Signatures:
         verifier: Verifier,
         load_key: Callable[[str], PublicKey],
         cancellation: Cancellation,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._evidence: EvidenceReader = verifier.evidence
         self._own = verifier
         self._load_key = load_key
-        self._environment = os.environ if environment is None else environment
         self._verifiers: Memory[Verifier] = Memory(1000)
         self._verifier_flights: Flights[Verifier] = Flights(cancellation)
         self._answers: Memory[dict[str, Any]] = Memory(_REMEMBERED)
@@ -179,13 +173,10 @@ class Signatures:
                     f"opts parameter: adding rekor public key: {cause.message}"
                 ) from cause
             logs = by_id(log_key(key) for key in keys)
-            return Verifier(self._evidence, policy, lambda: replace(self._root(policy), logs=logs))
+            return self._own.for_policy(policy, lambda root: replace(root, logs=logs))
         if policy == self._own.policy:
             return self._own
-        return Verifier(self._evidence, policy, lambda: self._root(policy))
-
-    def _root(self, policy: TrustPolicy) -> TrustRoot:
-        return RootSource(policy, self._environment)()
+        return self._own.for_policy(policy)
 
     def _policy(self, options: Options) -> TrustPolicy:
         identity = Identity(

@@ -1,0 +1,63 @@
+"""Members of JSON documents that strangers wrote, each of the kind it has to be.
+
+Every function raises ``BadEvidence``, starting with ``what``, for a value of
+another kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from conforma.errors import BadEvidence
+from conforma.trust.strict_json import decode_base64
+
+_SAFE_INTEGER: Final = 2**53
+
+
+def an_object(value: object, what: str) -> Mapping[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise BadEvidence(f"{what}: an object is missing")
+    return value
+
+
+def a_list(value: object, what: str) -> list[Any]:
+    """A JSON array; ``null`` and a member that is not there are an empty one."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadEvidence(f"{what}: a list is missing")
+    return value
+
+
+def a_text(value: object, what: str) -> str:
+    """A JSON string."""
+    if not isinstance(value, str):
+        raise BadEvidence(f"{what}: a string is missing")
+    return value
+
+
+def from_base64(value: object, what: str) -> bytes:
+    """The bytes of a base64 string."""
+    try:
+        return decode_base64(a_text(value, what))
+    except ValueError as cause:
+        raise BadEvidence(f"{what}: {cause}") from cause
+
+
+def from_hex(value: object, what: str) -> bytes:
+    """The bytes of a hexadecimal string."""
+    try:
+        return bytes.fromhex(a_text(value, what))
+    except ValueError as cause:
+        raise BadEvidence(f"{what}: {cause}") from cause
+
+
+def an_integer(value: object, what: str) -> int:
+    """An index, a size or a time: a number, or its digits in a string as protobuf has it."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _SAFE_INTEGER:
+        raise BadEvidence(f"{what}: {str(value)[:40]!r} is not an index, a size or a time")
+    return value
