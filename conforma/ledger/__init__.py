@@ -1,0 +1,1 @@
+"""Verification summaries, published as TUF metadata that scales with its writers."""

@@ -1,0 +1,240 @@
+"""One commit: everything that waits becomes one snapshot and one timestamp, switched last.
+
+::
+
+    claim     a file with a fencing number; claims of the dead are removed
+    base      what the timestamp names now; orphans of the dead are removed
+    apply     pending operations in order of arrival; a bad one is refused alone
+    sign      each touched bin once, then the snapshot, then the timestamp
+    create    bins, snapshot and record: new files, durable together
+    switch    the claim becomes timestamp.json, at once and durable
+    done      operations leave the queue; those who wait are rung
+
+A kill before the switch leaves files that nothing names and operations that
+are still queued; a kill after it leaves operations in the queue whose record
+says that they are done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from securesystemslib.signer import Signer
+from tuf.api.metadata import TargetFile, Targets
+
+from conforma.errors import LedgerError, OperationRefused, StaleRight
+from conforma.ledger import rendering
+from conforma.ledger.config import CLAIMS, Config, metadata_name
+from conforma.ledger.history import PUBLISHED, History, Record
+from conforma.ledger.inbox import Inbox
+from conforma.ledger.operation import NewerOperation, Operation, dropped
+from conforma.ledger.recovery import discard_orphans
+from conforma.ledger.state import SPEC_VERSION, Head, State, timestamp_body
+from conforma.ledger.storage import LocalDirectory
+
+#: A bump renews bins when less than this share of their life is left.
+_DUE: Final = 1 / 3
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit does: outcomes, new bins and everything that was read for it."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, dict[str, TargetFile]] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    bump: bool = False
+    everything: bool = False
+
+
+class Committer:
+    """Makes commits; to be called by whoever holds the commit right, one at a time."""
+
+    def __init__(
+        self,
+        storage: LocalDirectory,
+        state: State,
+        history: History,
+        inbox: Inbox,
+        signer: Signer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._storage = storage
+        self._state = state
+        self._history = history
+        self._inbox = inbox
+        self._signer = signer
+        self._clock = clock
+
+    def commit(self) -> Record | None:
+        """Publish what is pending; ``None`` if nothing is.
+
+        Raises ``LedgerError``; then nothing was published and what was pending
+        still is.
+        """
+        started = time.perf_counter()
+        config = self._state.reload_config()
+        claim, died = self._storage.claim(self._state.refresh().fence)
+        keep = False
+        try:
+            # Read again: whoever held a claim may have switched until it was removed.
+            head = self._state.refresh()
+            self._check_clock(claim, head, config)
+            if died:
+                discard_orphans(self._storage, self._state)
+            batch = self._batch(config)
+            if batch.outcomes:
+                # Should this fail, the claim stays behind and tells the next holder to clean up.
+                keep = True
+                record = self._publish(claim, head, batch, config, started)
+                self._finish(record)
+                return record
+            return None
+        finally:
+            if not keep:
+                self._storage.remove(f"{CLAIMS}/{claim}")
+
+    def _batch(self, config: Config) -> Batch:
+        """The operations to commit now, in order; those that are done already leave the queue."""
+        batch = Batch()
+        pending = self._inbox.pending()
+        if pending:
+            self._history.learn(self._state.head)
+            self._history.reach(min(map(dropped, pending)) - 2 * config.skew)
+        for operation_id in pending:
+            if len(batch.outcomes) >= config.max_batch:
+                break
+            if self._history.get(operation_id) is not None:
+                self._inbox.done(operation_id)
+                continue
+            try:
+                operation = self._inbox.read(operation_id)
+            except NewerOperation:
+                continue
+            except OperationRefused as error:
+                batch.outcomes[operation_id] = error.message
+                continue
+            if operation is not None:
+                self._add(batch, operation)
+        return batch
+
+    def _add(self, batch: Batch, operation: Operation) -> None:
+        batch.outcomes[operation.id] = PUBLISHED
+        if operation.kind == "bump":
+            batch.bump = True
+            batch.everything |= operation.everything
+            return
+        role = self._state.bins.get_role_for_target(operation.path)
+        custom = {**operation.custom, "operation": operation.id}
+        batch.changes.setdefault(role, {})[operation.path] = TargetFile(
+            operation.length, {"sha256": operation.sha256}, operation.path, {"custom": custom}
+        )
+        batch.directories.add(_directory(operation.path))
+
+    def _publish(
+        self, claim: str, head: Head, batch: Batch, config: Config, started: float
+    ) -> Record:
+        moment = self._clock()
+        now = datetime.fromtimestamp(int(moment), UTC)
+        bins = dict(
+            self._storage.map(
+                lambda role: self._new_bin(role, batch.changes.get(role, {}), now, config),
+                self._touched(batch, now, config),
+            )
+        )
+        version = head.version + 1
+        snapshot = self._state.snapshot.changed(
+            {role: targets.version for role, (targets, _) in bins.items()}
+        )
+        snapshot_raw = self._signed(snapshot.render(version, now + config.lifetime("snapshot")))
+        expires = now + config.lifetime("timestamp")
+        timestamp = self._signed(
+            timestamp_body(version, expires, snapshot_raw, {"claim": claim, "time": int(moment)})
+        )
+        record = Record(
+            version, claim, head.claim, moment, time.perf_counter() - started, batch.outcomes
+        )
+        files = {metadata_name(role, targets.version): raw for role, (targets, raw) in bins.items()}
+        files[metadata_name("snapshot", version)] = snapshot_raw
+        files[record.name] = record.render()
+        self._create(files, batch.directories)
+        self._storage.switch(claim, timestamp)
+        self._state.advance(
+            timestamp,
+            Head(version, claim, float(int(moment)), expires),
+            snapshot,
+            {role: targets for role, (targets, _) in bins.items()},
+        )
+        return record
+
+    def _create(self, files: Mapping[str, bytes], directories: Iterable[str]) -> None:
+        self._storage.sync(directories)
+        try:
+            self._storage.create_all(files)
+        except FileExistsError as cause:
+            # Left by a holder whose claim a loss of power took away, or made by one that has
+            # taken over. Our claim stays behind: whoever claims next looks for orphans.
+            raise StaleRight(
+                f"{cause.filename}: is there already, made by a commit that was not published",
+                hint="nothing was published; the operations are still queued",
+            ) from cause
+
+    def _finish(self, record: Record) -> None:
+        self._history.add(record)
+        for operation_id, reason in record.outcomes.items():
+            if reason == PUBLISHED:
+                self._inbox.done(operation_id)
+            else:
+                self._inbox.refuse(operation_id)
+
+    def _touched(self, batch: Batch, now: datetime, config: Config) -> list[str]:
+        """The bins that this commit writes, each once."""
+        if not batch.bump:
+            return sorted(batch.changes)
+        roles = list(self._state.bins.get_roles())
+        if batch.everything:
+            return roles
+        due = now + config.lifetime("bins") * _DUE
+        expiring = self._storage.map(lambda role: (role, self._state.bin(role).expires), roles)
+        return sorted({role for role, expires in expiring if expires < due} | set(batch.changes))
+
+    def _new_bin(
+        self, role: str, changes: Mapping[str, TargetFile], now: datetime, config: Config
+    ) -> tuple[str, tuple[Targets, bytes]]:
+        base = self._state.bin(role)
+        targets = Targets(
+            version=base.version + 1,
+            spec_version=SPEC_VERSION,
+            expires=now + config.lifetime("bins"),
+            targets={**base.targets, **changes},
+        )
+        return role, (targets, self._signed(rendering.canonical(targets.to_dict())))
+
+    def _signed(self, body: bytes) -> bytes:
+        return rendering.with_signatures(body, [rendering.sign(self._signer, body)])
+
+    def _check_clock(self, claim: str, head: Head, config: Config) -> None:
+        """Raise ``LedgerError`` if what we sign would be dated wrongly."""
+        now = self._clock()
+        here = datetime.fromtimestamp(now, UTC)
+        if now < head.time - config.skew:
+            raise LedgerError(
+                f"the clock of this machine says {here:%Y-%m-%dT%H:%M:%SZ}, but the last commit "
+                f"was made at {datetime.fromtimestamp(head.time, UTC):%Y-%m-%dT%H:%M:%SZ}",
+                hint="set the clock; nothing was published, what is queued stays queued",
+            )
+        difference = self._storage.age(f"{CLAIMS}/{claim}", now)
+        if config.skew < abs(difference) < float("inf"):
+            raise LedgerError(
+                f"the clock of this machine says {here:%Y-%m-%dT%H:%M:%SZ}, that of the file "
+                f"system differs by {abs(difference):.0f} s",
+                hint="set the clocks; nothing was published, what is queued stays queued",
+            )
+
+
+def _directory(path: str) -> str:
+    return f"targets/{path.rpartition('/')[0]}"
