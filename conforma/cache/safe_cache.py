@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Self, TypeVar
 
 from conforma.cache import fs
+from conforma.cache.content import StoredContent
 from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
 from conforma.cache.directory import prepare
@@ -56,6 +57,7 @@ class SafeCache:
         self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
         self._index = Index(store.root / "index", writable=store.writable)
         self._space = Space(store, self._index, counters, options.max_bytes, options.grace)
+        self._content = StoredContent(store, self._index, self._space, durable=options.durable)
         self._turns = Turns(store, counters, options.patience)
         self._transfer = Transfer(store, options, counters, self._space)
         self._tables = Tables(store)
@@ -96,12 +98,17 @@ class SafeCache:
     def close(self) -> None:
         """Let running fills notice that nobody waits. What is published stays."""
         self._flights.join(_CLOSING)
+        self._content.close()
         self._index.close()
 
     @property
     def stats(self) -> CacheStats:
         """The counters of this object, as a snapshot."""
         return self._counters.snapshot("read-write" if self.store.writable else "read-only")
+
+    def content(self) -> StoredContent:
+        """What a registry client keeps here besides layers; ends with this cache."""
+        return self._content
 
     def usage(self) -> Usage:
         """What the directory holds now, by looking."""

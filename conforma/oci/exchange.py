@@ -101,7 +101,12 @@ class Exchange:
         once ``attempts`` are used up.
         """
         mirror = self._options.mirrors.get(ask.reference.registry)
-        if mirror is not None and ask.actions == "pull" and not ask.is_elsewhere:
+        if (
+            mirror is not None
+            and ask.actions == "pull"
+            and not ask.is_elsewhere
+            and mirror.may_answer(ask.path)
+        ):
             there = replace(ask, reference=mirror.place_of(ask.reference))
             if mirror.final:
                 return self._respond(there, attempts)

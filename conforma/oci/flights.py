@@ -6,6 +6,7 @@ Within one process and for small answers; blobs are shared by the cache above.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -32,8 +33,15 @@ class Flights(Generic[V]):
         self._flights: dict[Hashable, _Flight[V]] = {}
         self.joined = 0
 
-    def run(self, key: Hashable, make: Callable[[], V]) -> V:
+    def run(
+        self,
+        key: Hashable,
+        make: Callable[[], V],
+        joined: Callable[[float], None] = lambda _seconds: None,
+    ) -> V:
         """What ``make`` returns or raises, from whoever asked first.
+
+        Whoever asked later has ``joined`` called with the seconds it waited.
 
         ``make`` must not ask for another key of the same kind whose maker may
         be waiting for this one.
@@ -46,7 +54,11 @@ class Flights(Generic[V]):
             else:
                 self.joined += 1
         if not leading:
-            return self._join(flight)
+            started = time.monotonic()
+            try:
+                return self._join(flight)
+            finally:
+                joined(time.monotonic() - started)
         try:
             flight.value = make()
             return flight.value

@@ -37,6 +37,7 @@ class Listings:
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order."""
         found: list[str] = []
+        reference = self._exchange.place_of_lists(reference)
         first = Ask("GET", reference, "tags/list?n=1000", {"Accept": "application/json"})
         for answer in self._pages(first):
             try:
@@ -53,6 +54,7 @@ class Listings:
 
     def referrers(self, reference: Reference) -> tuple[Descriptor, ...]:
         """What is attached to the pinned reference, from the API or the tag that replaces it."""
+        reference = self._exchange.place_of_lists(reference)
         ask = Ask(
             "GET",
             reference,

@@ -1,13 +1,15 @@
 """Manifests by tag and by digest: asked for once, verified, shared by everybody.
 
 What a digest names never changes, so it is remembered for its repository (to
-know content is not to be allowed to see it elsewhere); what a tag names is
-decided once per run.
+know content is not to be allowed to see it elsewhere), and its bytes beyond
+this run; what a tag names is decided once per run. Bytes of an earlier run are
+used after the registry has said, in this run, that the repository still offers them.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from conforma.cancellation import Cancellation
 from conforma.errors import BadDigest, BadManifest, BadResponse, DigestMismatch
@@ -17,12 +19,16 @@ from conforma.oci.exchange import Answer, Exchange
 from conforma.oci.flights import Flights
 from conforma.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from conforma.oci.memory import Memory
-from conforma.oci.meter import Meter
 from conforma.oci.options import RegistryOptions
-from conforma.oci.reference import Reference
+from conforma.oci.questions import Question, Questions
+from conforma.oci.recall import Meaning, Recall
+from conforma.oci.reference import DEFAULT_REGISTRY, Reference
 from conforma.oci.sender import Ask
 
-_ACCEPT = {"Accept": media_types.ACCEPT_MANIFEST}
+_ACCEPT: Final = {"Accept": media_types.ACCEPT_MANIFEST}
+# Where every GET of a manifest counts as a pull, even one without a body, and
+# a HEAD does not (docs.docker.com, "Docker Hub pull usage and limits").
+_COUNTS_PULLS: Final = frozenset({DEFAULT_REGISTRY})
 
 
 class Manifests:
@@ -33,11 +39,13 @@ class Manifests:
         exchange: Exchange,
         options: RegistryOptions,
         cancellation: Cancellation,
-        meter: Meter,
+        questions: Questions,
+        recall: Recall,
     ) -> None:
         self._exchange = exchange
         self._limit = options.largest_manifest
-        self._meter = meter
+        self._questions = questions
+        self._recall = recall
         self._lock = threading.Lock()
         self._heads: dict[tuple[str, str], Descriptor] = {}
         self._repositories: set[str] = set()
@@ -47,28 +55,40 @@ class Manifests:
 
     def head(self, reference: Reference) -> Descriptor:
         """What the reference names, without its content."""
-        known = self._known_head(reference)
-        if known is not None:
-            self._meter.add(remembered=1)
-            return known
-        return self._head_flights.run(
-            (reference.repository_name, reference.identifier), lambda: self._head(reference)
-        )
+        with self._questions.ask("head", reference) as question:
+            known = self._known_head(reference)
+            if known is not None:
+                question.source = "memory"
+                return known
+            return self._head_flights.run(
+                _key(reference), lambda: self._head(reference), question.joined
+            )
 
     def get(self, reference: Reference) -> Manifest | Index:
         """The manifest or index itself, verified against the digest if there is one."""
+        with self._questions.ask("manifest", reference) as question:
+            return self._find(reference, question)
+
+    def _find(self, reference: Reference, question: Question) -> Manifest | Index:
         if reference.digest is None:
             known = self._known_head(reference)
-            if known is None and reference.repository_name in self._repositories:
-                # Likely another name of something we have; a HEAD is cheaper than a body.
+            if known is None and self._prefers_head(reference):
                 known = self.head(reference)
             if known is not None:
                 reference = reference.pinned(known.digest)
         found = self._documents.get(_key(reference))
         if found is not None:
-            self._meter.add(remembered=1)
+            question.source = "memory"
             return found
-        return self._flights.run(_key(reference), lambda: self._get(reference))
+        return self._flights.run(
+            _key(reference), lambda: self._get(reference, question), question.joined
+        )
+
+    def _prefers_head(self, reference: Reference) -> bool:
+        """Whether the tag probably names something we have, and no GET can tell us for less."""
+        if reference.repository_name in self._repositories:
+            return True
+        return reference.registry in _COUNTS_PULLS and self._recall.meaning(reference) is not None
 
     def forget(self, reference: Reference) -> None:
         """The tag was just written: ask again."""
@@ -76,8 +96,7 @@ class Manifests:
             self._heads.pop(_key(reference), None)
 
     def _known_head(self, reference: Reference) -> Descriptor | None:
-        with self._lock:
-            known = self._heads.get(_key(reference))
+        known = self._heads.get(_key(reference))
         if known is None and reference.digest is not None:
             document = self._documents.get(_key(reference))
             if document is not None:
@@ -93,24 +112,56 @@ class Manifests:
         described = _from_headers(answer) if answer.status == 200 else None
         if described is None:
             # Some registries answer a HEAD without saying what it is about.
-            document = self.get_uncached(reference)
+            document = self._flights.run(_key(reference), lambda: self._fetch(reference, None)[0])
             described = _describe(document, _digest_of(document, reference))
         if reference.digest is not None and described.digest != reference.digest:
             raise DigestMismatch(
                 f"{reference}: the registry calls it {described.digest}",
                 hint="the registry, or something between it and us, is broken",
             )
-        with self._lock:
-            self._heads[_key(reference)] = described
+        self._offers(reference, described)
         return described
 
-    def get_uncached(self, reference: Reference) -> Manifest | Index:
-        """As :meth:`get`, but asks the registry unless somebody is asking right now."""
-        return self._flights.run(_key(reference), lambda: self._get(reference))
+    def _offers(self, reference: Reference, described: Descriptor) -> None:
+        """The registry has just said that the repository has it."""
+        with self._lock:
+            self._heads[_key(reference)] = described
+            self._heads[_key(reference.pinned(described.digest))] = described
 
-    def _get(self, reference: Reference) -> Manifest | Index:
+    def _get(self, reference: Reference, question: Question) -> Manifest | Index:
+        if reference.digest is None:
+            meaning = self._recall.meaning(reference)
+            document, changed = self._fetch(reference, meaning)
+            question.source = "network" if changed else "unchanged"
+            return document
+        raw = self._recall.content(reference.digest)
+        if raw is None:
+            return self._fetch(reference, None)[0]
+        # Bodyless, and it says whether the repository still has it.
+        described = self._known_head(reference) or self._head(reference)
+        found = self._documents.get(_key(reference))
+        if found is not None:  # a registry without HEAD
+            return found
+        question.source = "store"
+        return self._remember(
+            reference, reference.digest, _parsed(raw, described.media_type, reference)
+        )
+
+    def _fetch(
+        self, reference: Reference, meaning: Meaning | None
+    ) -> tuple[Manifest | Index, bool]:
+        """What the registry has, and whether that is something else than ``meaning``."""
         path = f"manifests/{reference.identifier}"
-        answer = self._exchange.fetch(Ask("GET", reference, path, _ACCEPT), self._limit)
+        headers, expected = _ACCEPT, frozenset({200})
+        if meaning is not None:
+            headers = {**_ACCEPT, "If-None-Match": meaning.entity_tag}
+            expected = frozenset({200, 304})
+        answer = self._exchange.fetch(
+            Ask("GET", reference, path, headers, expected=expected), self._limit
+        )
+        if meaning is not None and answer.status == 304:
+            document = _parsed(meaning.raw, meaning.media_type, reference)
+            return self._remember(reference, meaning.digest, document), False
         # Of a tag we know nothing better than what the registry calls it.
         promised = reference.digest or _digest_header(answer)
         if promised is not None:
@@ -122,12 +173,18 @@ class Manifests:
                 )
         document = read_document(answer, reference)
         digest = _digest_of(document, reference)
-        with self._lock:
-            self._repositories.add(reference.repository_name)
-            if reference.digest is None:
-                self._heads[_key(reference)] = _describe(document, digest)
-        pinned = reference.pinned(digest)
-        self._documents.put(_key(pinned), document, len(document.raw))
+        self._recall.keep(digest, document.raw)
+        if reference.digest is None:
+            entity_tag = answer.headers.get("etag", "")
+            self._recall.note(reference, entity_tag, digest, document.media_type)
+        return self._remember(reference, digest, document), True
+
+    def _remember(
+        self, reference: Reference, digest: Digest, document: Manifest | Index
+    ) -> Manifest | Index:
+        self._offers(reference, _describe(document, digest))
+        self._repositories.add(reference.repository_name)
+        self._documents.put(_key(reference.pinned(digest)), document, len(document.raw))
         return document
 
 
@@ -136,8 +193,12 @@ def read_document(answer: Answer, reference: Reference) -> Manifest | Index:
     media_type = media_types.essence(answer.headers.get("content-type", ""))
     if not media_type:
         raise BadResponse(f"{reference}: the registry does not say what kind of manifest it is")
+    return _parsed(answer.body, media_type, reference)
+
+
+def _parsed(raw: bytes, media_type: str, reference: Reference) -> Manifest | Index:
     try:
-        return parse_manifest(answer.body, media_type)
+        return parse_manifest(raw, media_type)
     except BadManifest as cause:
         raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from typing import Final
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.reference import DEFAULT_REGISTRY, Reference
+
+_ATTACHED: Final = re.compile(r"manifests/sha(256|384|512)-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class Mirror:
                 hint="write it as ORIGIN=HOST, ORIGIN=HOST/PREFIX or ORIGIN=HOST,final",
             ) from cause
         return cls(named, host, prefix, bool(comma))
+
+    def may_answer(self, path: str) -> bool:
+        """Whether to ask the mirror for ``path`` below a repository.
+
+        What is attached to an image is a list that grows, under a tag or in
+        the referrers API. A mirror that is behind would make a signed image
+        unsigned, so unless it is final the origin is asked for those.
+        """
+        return self.final or (
+            path.startswith(("blobs/", "manifests/")) and _ATTACHED.match(path) is None
+        )
 
     def place_of(self, reference: Reference) -> Reference:
         """The same thing at the mirror."""

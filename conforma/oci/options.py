@@ -80,13 +80,16 @@ class QuestionSeen:
 
 
 class ContentStore(Protocol):
-    """Content of earlier runs, by digest. Thread safe; never raises what a caller must handle."""
+    """Content of earlier runs, by digest, and notes. Thread safe; troubles of its own are silent."""
 
-    def get(self, digest: Digest) -> tuple[str, bytes] | None:
-        """Media type and bytes that have this digest, or ``None``."""
+    def get(self, digest: Digest) -> bytes | None:
+        """Bytes that were stored under this digest; the caller verifies them."""
 
-    def put(self, digest: Digest, media_type: str, data: bytes) -> None:
+    def put(self, digest: Digest, data: bytes) -> None:
         """Keep verified bytes, if there is room."""
+
+    def distrust(self, digest: Digest) -> None:
+        """What is stored under this digest is something else."""
 
     def recall(self, name: str) -> str | None:
         """The note under this name."""

@@ -8,7 +8,7 @@ not be found out (another ``RegistryError`` or ``IntegrityError``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from conforma.oci.questions import Question
     from conforma.oci.upload import Open
 
 __all__ = [
@@ -52,12 +53,18 @@ class Registry:
         from conforma.oci.listing import Listings
         from conforma.oci.manifests import Manifests
         from conforma.oci.push import Pusher
+        from conforma.oci.questions import Questions
+        from conforma.oci.recall import Recall
         from conforma.oci.upload import Uploader
 
         self._options = options
         self._meter = Meter()
         self._exchange = Exchange(options, cancellation, self._meter)
-        self._manifests = Manifests(self._exchange, options, cancellation, self._meter)
+        self._questions = Questions(options, self._meter)
+        self._recall = Recall(options)
+        self._manifests = Manifests(
+            self._exchange, options, cancellation, self._questions, self._recall
+        )
         self._listings = Listings(self._exchange, self._manifests, options)
         self._pusher = Pusher(self._exchange)
         self._uploader = Uploader(self._exchange, self._pusher)
@@ -85,6 +92,13 @@ class Registry:
     def stats(self) -> RegistryStats:
         """What the run has asked for so far."""
         return self._meter.snapshot()
+
+    def expect(self, references: Iterable[Reference]) -> None:
+        """Say what is going to be read, so that repositories can share access tokens.
+
+        May be called again; nothing is asked of any registry yet.
+        """
+        self._exchange.login.authorizer.expect(references)
 
     def head(self, reference: Reference) -> Descriptor:
         """Media type, digest and size of the manifest that ``reference`` names.
@@ -151,17 +165,31 @@ class Registry:
         embedded = _embedded(blob)
         if embedded is not None:
             return embedded
-        key = (reference.repository_name, digest)
-        found = self._blobs.get(key)
-        if found is None:
-            found = self._blob_flights.run(
-                (key, size, limit), lambda: self._read_blob(reference, digest, size, limit)
-            )
-            self._blobs.put(key, found, len(found))
-        else:
-            self._meter.add(remembered=1)
+        with self._questions.ask("blob", what) as question:
+            found = self._find_blob(reference, digest, size, limit, question)
         if len(found) > limit:
             raise TooLarge(f"{what}: {len(found)} bytes, over the limit of {limit}")
+        return found
+
+    def _find_blob(
+        self, reference: Reference, digest: Digest, size: int | None, limit: int, question: Question
+    ) -> bytes:
+        key = (reference.repository_name, digest)
+        found = self._blobs.get(key)
+        if found is not None:
+            question.source = "memory"
+            return found
+        # Who knows the size has a manifest of the repository that names the blob.
+        found = self._recall.content(digest, size) if size is not None else None
+        if found is not None:
+            question.source = "store"
+        else:
+            found = self._blob_flights.run(
+                (key, size, limit),
+                lambda: self._read_blob(reference, digest, size, limit),
+                question.joined,
+            )
+        self._blobs.put(key, found, len(found))
         return found
 
     def _read_blob(
@@ -171,7 +199,10 @@ class Registry:
 
         lane: Lane = "bulk" if size is not None and size > MEBIBYTE else "small"
         stream = BlobStream(self._exchange, self._meter, reference, digest, size, lane=lane)
-        return read_all(stream, limit, f"{reference.repository_name}@{digest}")
+        data = read_all(stream, limit, f"{reference.repository_name}@{digest}")
+        if size is not None:
+            self._recall.keep(digest, data)
+        return data
 
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order."""
@@ -188,12 +219,15 @@ class Registry:
         if reference.digest is None:
             raise ValueError(f"{reference} is not pinned")
         key = (reference.repository_name, reference.digest)
-        found = self._referrers.get(key)
-        if found is None:
-            found = self._referrer_flights.run(key, lambda: self._listings.referrers(reference))
-            self._referrers.put(key, found, 1 + sum(len(str(d)) for d in found))
-        else:
-            self._meter.add(remembered=1)
+        with self._questions.ask("referrers", reference) as question:
+            found = self._referrers.get(key)
+            if found is not None:
+                question.source = "memory"
+            else:
+                found = self._referrer_flights.run(
+                    key, lambda: self._listings.referrers(reference), question.joined
+                )
+                self._referrers.put(key, found, 1 + sum(len(str(d)) for d in found))
         return tuple(d for d in found if artifact_type in (None, d.artifact_type))
 
     def push_blob(self, reference: Reference, data: bytes) -> Descriptor:
