@@ -164,6 +164,12 @@ def _print_help(ctx: click.Context) -> NoReturn:
     ctx.exit()
 
 
+def refuse_words(ctx: click.Context) -> None:
+    """Raise ``InputError`` if a command that takes flags only was given another word."""
+    if ctx.args:
+        raise InputError(f"unknown command {quoted(ctx.args[0])} for {quoted(ctx.command_path)}")
+
+
 def read_flags(
     params: Sequence[click.Parameter], args: Sequence[str], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "help": ("conforma.cli.help:command", "Explain a command"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
+    "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
     "validate": ("conforma.cli.validate:command", "Validate images before their release"),
     "version": ("conforma.cli.version:command", "Print version information"),
 }

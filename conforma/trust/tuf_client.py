@@ -9,7 +9,9 @@ expired, when the mirror cannot be reached.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,11 +21,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from conforma.errors import InputError, TrustRootUnavailable
+from conforma.trust.tuf_fetch import copy_in, download, fetcher_for
 
 if TYPE_CHECKING:
     from tuf.ngclient.fetcher import FetcherInterface
+
+log = logging.getLogger(__name__)
 
 PUBLIC_MIRROR: Final = "https://tuf-repo-cdn.sigstore.dev"
 TRUSTED_ROOT: Final = "trusted_root.json"
@@ -62,18 +68,18 @@ class Repository:
             here = replace(self, directory=directory)
             if not offline:
                 return here._online(name)
-            return here._update(name, here._from_disk())
+            return here._update(name, copy_in(here.directory))
 
     def _online(self, name: str) -> bytes:
         from tuf.api.exceptions import DownloadError
 
         try:
-            return self._update(name, None)
+            return self._update(name, fetcher_for(self.mirror))
         except TrustRootUnavailable as cause:
             if not isinstance(cause.__cause__, DownloadError):
                 raise
             with contextlib.suppress(TrustRootUnavailable):
-                return self._update(name, self._from_disk())
+                return self._update(name, copy_in(self.directory))
             raise
 
     def _update(self, name: str, fetcher: FetcherInterface | None) -> bytes:
@@ -110,38 +116,24 @@ class Repository:
             "or name your own keys with the SIGSTORE_ environment variables",
         )
 
-    def _from_disk(self) -> FetcherInterface:
-        """A fetcher that never leaves this machine: the cache plays the mirror."""
-        from tuf.api.exceptions import DownloadHTTPError
-        from tuf.ngclient.fetcher import FetcherInterface
 
-        directory = self.directory
-
-        class FromDisk(FetcherInterface):
-            def _fetch(self, url: str) -> Iterator[bytes]:
-                name = re.sub(r"^\d+\.", "", url.rpartition("/")[2])
-                path = directory / name
-                if name == "root.json" or not path.is_file():
-                    raise DownloadHTTPError(f"{name} is not on disk", 404)
-                yield path.read_bytes()
-
-        return FromDisk()
-
-
-def initialize(environ: Mapping[str, str], mirror: str, root: bytes | None) -> bytes:
+def initialize(
+    environ: Mapping[str, str], mirror: str, root: bytes | None, *, offline: bool = False
+) -> bytes:
     """Make ``mirror`` the one to use from now on; the trusted root it serves.
 
     ``root`` is the root metadata to start from, ``None`` for that which is
     built in (public mirror only) or already on disk. Nothing changes for later
-    runs unless the mirror's metadata verifies.
+    runs unless the mirror's metadata verifies; with ``offline`` its copy on disk.
     """
+    if urlsplit(mirror).scheme not in ("https", "http", "file"):
+        raise InputError(f"--mirror: {mirror}: not an https, http or file URL")
     base = cache_directory(environ)
     directory = base / directory_name(mirror)
     if root is None:
         root = _initial_root(mirror, directory, environ)
-    content = Repository(mirror, directory, root).target()
+    content = Repository(mirror, directory, root).target(offline=offline)
     try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (directory / "root.json").exists():
             (directory / "root.json").write_bytes(root)
         remote = base / "remote.json"
@@ -150,6 +142,23 @@ def initialize(environ: Mapping[str, str], mirror: str, root: bytes | None) -> b
         aside.replace(remote)
     except OSError as cause:
         raise TrustRootUnavailable(f"{base}: {cause.strerror}") from cause
+    return content
+
+
+def read_root(place: str, checksum: str = "") -> bytes:
+    """The root metadata in a file or at a URL.
+
+    Raises ``InputError`` if there is none or its SHA-256 is not ``checksum``,
+    ``TrustRootUnavailable`` if that could not be learnt.
+    """
+    if urlsplit(place).scheme in ("https", "http", "file"):
+        content = download(place, _MAX_ROOT)
+    else:
+        content = _read(Path(place))
+    if checksum and hashlib.sha256(content).hexdigest() != checksum.lower():
+        raise InputError(f"{place}: does not have the SHA-256 {checksum}")
+    if not checksum and place.startswith("http://"):
+        log.warning("%s is trusted as it came over a plain connection; see --root-checksum", place)
     return content
 
 
@@ -209,7 +218,9 @@ def _read(path: Path) -> bytes:
 def _usable(directory: Path) -> Iterator[Path]:
     """``directory`` if it can be written, else a copy of it for this process."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The mode is that of the last directory only.
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
         writable = True
