@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import random
 import statistics
 import subprocess
@@ -95,10 +96,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release on disk, ready to be served and validated."""
+    """A release on disk, ready to be served and validated.
+
+    ``layers`` holds digest, DiffID and packed size of each distinct layer.
+    """
 
     directory: Path
-    layers: tuple[Layer, ...]
+    layers: tuple[tuple[str, str, int], ...]
     port: int
 
     def command(self, components: int, workers: int) -> list[str]:
@@ -157,7 +161,23 @@ def make_layer(number: int, size: int) -> Layer:
 
 
 def make_release(directory: Path, options: Options) -> Release:
-    """Write store, key, policy and snapshots."""
+    """A release made in a process of its own.
+
+    What ``wait4`` calls the peak of a child begins with the memory of the
+    process that forked it, so this one has to stay small.
+    """
+    maker = multiprocessing.get_context("spawn").Process(
+        target=write_release, args=(directory, options)
+    )
+    maker.start()
+    maker.join()
+    assert maker.exitcode == 0
+    facts = json.loads((directory / "release.json").read_text())
+    return Release(directory, tuple(map(tuple, facts["layers"])), facts["port"])
+
+
+def write_release(directory: Path, options: Options) -> None:
+    """Write store, key, policy and snapshots, and what they consist of."""
     with ThreadPoolExecutor(2) as pool:
         layers = tuple(pool.map(lambda n: make_layer(n, options.size), range(options.layers)))
     with RegistryServer(directory / "probe") as probe:
@@ -183,23 +203,25 @@ def make_release(directory: Path, options: Options) -> Release:
     rules.mkdir()
     (rules / "layers.rego").write_text(POLICY % {"last": options.layers - 1})
     (directory / "policy.json").write_text(json.dumps({"sources": [{"policy": [str(rules)]}]}))
-    return Release(directory, layers, port)
+    facts = [(str(la.descriptor.digest), la.diff_id.hex, len(la.blob)) for la in layers]
+    (directory / "release.json").write_text(json.dumps({"layers": facts, "port": port}))
 
 
-def floor(host: str, layers: tuple[Layer, ...]) -> float:
+def floor(host: str, layers: tuple[tuple[str, str, int], ...]) -> float:
     """Seconds to fetch, hash and inflate every distinct layer once, a thread for each."""
     import httpx
     from isal import isal_zlib
 
-    def one(layer: Layer) -> None:
+    def one(layer: tuple[str, str, int]) -> None:
+        digest, diff_id, _ = layer
         packed, plain = hashlib.sha256(), hashlib.sha256()
         inflater = isal_zlib.decompressobj(31)
-        with client.stream("GET", f"/v2/{REPOSITORY}/blobs/{layer.descriptor.digest}") as answer:
+        with client.stream("GET", f"/v2/{REPOSITORY}/blobs/{digest}") as answer:
             for piece in answer.iter_raw():
                 packed.update(piece)
                 plain.update(inflater.decompress(piece))
-        assert packed.hexdigest() == layer.descriptor.digest.hex
-        assert plain.hexdigest() == layer.diff_id.hex
+        assert packed.hexdigest() == digest.removeprefix("sha256:")
+        assert plain.hexdigest() == diff_id
 
     with httpx.Client(base_url=f"http://{host}") as client, ThreadPoolExecutor(len(layers)) as pool:
         started = time.perf_counter()
@@ -231,7 +253,8 @@ def main(arguments: list[str]) -> None:
     """Print the table."""
     options = Options.parse(arguments)
     with prepared(options) as (release, served):
-        unique = sum(len(layer.blob) for layer in release.layers)
+        sizes = {digest: size for digest, _, size in release.layers}
+        unique = sum(sizes.values())
         colds: list[Run] = []
         warms: list[Run] = []
         floors: list[float] = []
@@ -250,13 +273,11 @@ def main(arguments: list[str]) -> None:
             child(release.command(options.baseline, options.workers), {"EC_CACHE": "false"})
         )
         uncached = few.wall * options.components / options.baseline
-    of_layers = {str(layer.descriptor.digest) for layer in release.layers}
     fetched = cold_log["blobs"]
     refetched = warm_log["blobs"]
     assert isinstance(fetched, dict)
     assert isinstance(refetched, dict)
-    sizes = {str(layer.descriptor.digest): len(layer.blob) for layer in release.layers}
-    layer_bytes = sum(sizes[d] * n for d, n in fetched.items() if d in of_layers)
+    layer_bytes = sum(sizes[d] * n for d, n in fetched.items() if d in sizes)
     cold = statistics.median(run.wall for run in colds)
     warm = statistics.median(run.wall for run in warms)
     base = statistics.median(floors)
@@ -267,11 +288,12 @@ def main(arguments: list[str]) -> None:
             ("layer bytes fetched : unique bytes, cold", f"{layer_bytes / unique:.2f}", "= 1.00"),
             ("cold : fetch + hash + inflate once", f"{cold / base:.2f}", "<= 1.5"),
             ("without cache : cold", f"{uncached / cold:.1f}", ">= 10 (scaled)"),
-            ("layer requests, warm", f"{sum(refetched.get(d, 0) for d in of_layers)}", "= 0"),
+            ("layer requests, warm", f"{sum(refetched.get(d, 0) for d in sizes)}", "= 0"),
             ("blob requests of any kind, warm", f"{sum(refetched.values())}", "= 0"),
             ("warm : cold", f"{warm / cold:.2f}", "<= 0.25"),
             ("peak memory, cold", mib(max(r.peak for r in colds)), "< 250 MiB"),
             ("peak memory, warm", mib(max(r.peak for r in warms)), "< 250 MiB"),
-            ("cold, warm, once", f"{cold:.2f} {warm:.2f} {base:.2f} s", "orientation"),
+            ("wall: cold, warm, once", f"{cold:.2f} {warm:.2f} {base:.2f} s", "orientation"),
+            ("CPU: cold, warm", f"{colds[-1].cpu:.2f} {warms[-1].cpu:.2f} s", "orientation"),
         ],
     )
