@@ -16,6 +16,7 @@ from conforma.errors import ConformaError, Interrupted
 COMMANDS: Final = {
     "completion": ("conforma.cli.completion:command", "Print a shell completion script"),
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
+    "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),
     "help": ("conforma.cli.help:command", "Explain a command"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),

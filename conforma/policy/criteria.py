@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from conforma.gotext import quoted
 from conforma.oci.reference import Reference
 from conforma.policy.config import Criterion, Patterns, SourceGroup
-from conforma.policy.scoring import Applicable, Item
+from conforma.policy.effective_time import rfc3339_nano
+from conforma.policy.scoring import Applicable, Item, Subject, matchers
 from conforma.policy.timestamps import parse_moment
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,13 @@ class TimedItem:
     def is_active(self, at: datetime) -> bool:
         """Whether ``at`` lies in the window."""
         return (self.since is None or self.since <= at) and (self.until is None or at <= self.until)
+
+    @property
+    def window(self) -> str:
+        """The window in words."""
+        words = [f"from {rfc3339_nano(self.since)}"] if self.since else []
+        words += [f"until {rfc3339_nano(self.until)}"] if self.until else []
+        return f"in force {' '.join(words)}" if words else "always in force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +105,47 @@ class Criteria:
         include, exclude = self.include.at(moment), self.exclude.at(moment)
         if not include and not exclude:
             include, exclude = self.fallback_include, self.fallback_exclude
-        images = {image.repository_name, str(image.digest)}
-        # A child of an image index answers to the name of the component it was expanded from.
-        components = {component_name, _PLATFORM_SUFFIX.sub("", component_name)}
-
-        def applies(item: Item) -> bool:
-            if item.image:
-                return item.image in images
-            return not item.component or item.component in components
-
+        applies = _applies_to(image, component_name)
         return Applicable.of(
             tuple(filter(applies, include)) or (Item("*", "default"),),
             tuple(filter(applies, exclude)),
         )
+
+    def dormant(
+        self, subject: Subject, image: Reference, component_name: str, moment: datetime
+    ) -> tuple[tuple[Item, str], ...]:
+        """The items that name a subject and do not count for the component, each with the reason."""
+        names = {name for name, _ in matchers(subject)}
+        applies = _applies_to(image, component_name)
+        found: list[tuple[Item, str]] = []
+        for side in (self.include, self.exclude):
+            found += [(t.item, t.window) for t in side.timed if not t.is_active(moment)]
+            found += [(i, _scope(i)) for i in side.at(moment) if not applies(i)]
+        if self.include.at(moment) or self.exclude.at(moment):
+            reason = "the source group has items of its own"
+            found += [(item, reason) for item in (*self.fallback_include, *self.fallback_exclude)]
+        return tuple(
+            (item, reason)
+            for item, reason in found
+            if item.value in names or item.value.partition(":")[0] in names
+        )
+
+
+def _applies_to(image: Reference, component_name: str) -> Callable[[Item], bool]:
+    images = {image.repository_name, str(image.digest)}
+    # A child of an image index answers to the name of the component it was expanded from.
+    components = {component_name, _PLATFORM_SUFFIX.sub("", component_name)}
+
+    def applies(item: Item) -> bool:
+        if item.image:
+            return item.image in images
+        return not item.component or item.component in components
+
+    return applies
+
+
+def _scope(item: Item) -> str:
+    return f"for image {item.image}" if item.image else f"for component {item.component}"
 
 
 def _timed_items(entry: Criterion, side: str) -> Iterator[TimedItem]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from conforma.cancellation import Cancellation
 from conforma.errors import EvaluationFailed, PolicyError
@@ -27,9 +27,10 @@ from conforma.policy.effective_time import nanoseconds
 from conforma.policy.outcomes import classified, described, success_of
 from conforma.policy.presentation import Findings, consequences, with_exclude_note
 from conforma.policy.questions import Questions
+from conforma.policy.rego.annotations import RuleDetails
 from conforma.policy.rego.engine import Builtin, Engine, Output
-from conforma.policy.rules import RuleBook
-from conforma.policy.scoring import Decision, Subject
+from conforma.policy.rules import Rule, RuleBook
+from conforma.policy.scoring import Decision, Item, Subject
 from conforma.policy.selection import FilterType, Packages, Selection, pipeline_intentions
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,22 @@ class GroupOutcome:
     findings: tuple[Finding, ...]
     trail: tuple[Step, ...]
     packages: Packages
+
+
+class Judge(Protocol):
+    """Who says what rules think of a component; see :meth:`SourceGroupEvaluator.judge`."""
+
+    def judge(
+        self,
+        document: bytes,
+        *,
+        image: Reference,
+        component_name: str,
+        moment: datetime,
+        builtins: Mapping[str, Builtin] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> GroupOutcome:
+        """What the rules say about the component that ``document`` describes."""
 
 
 class SourceGroupEvaluator:
@@ -132,6 +149,16 @@ class SourceGroupEvaluator:
         items = self._criteria.applicable(image, component_name, moment)
         return Selection(self.book, items, self._mode, self._intentions)
 
+    def dormant(
+        self, subject: Subject, image: Reference, component_name: str, moment: datetime
+    ) -> tuple[tuple[Item, str], ...]:
+        """The items that name a subject and do not count for the component, each with the reason."""
+        return self._criteria.dormant(subject, image, component_name, moment)
+
+    def details(self, rule: Rule) -> RuleDetails:
+        """What a rule of ``book`` is made of. Raises as ``book`` does."""
+        return self._ruleset.describe(rule.file, rule.row)
+
     def judge(
         self,
         document: bytes,
@@ -185,7 +212,7 @@ class SourceGroupEvaluator:
 
 
 def judge_all(
-    evaluators: Iterable[SourceGroupEvaluator],
+    evaluators: Iterable[Judge],
     document: bytes,
     *,
     image: Reference,

@@ -18,7 +18,7 @@ from conforma.errors import NoMatchingSignature, NotFound, TrustError
 from conforma.findings import Finding, Success, Violation
 from conforma.oci.reference import Reference
 from conforma.policy.effective_time import EffectiveTime
-from conforma.policy.evaluation import SourceGroupEvaluator, judge_all
+from conforma.policy.evaluation import Judge, judge_all
 from conforma.policy.presentation import Findings
 from conforma.trust import slsa
 from conforma.trust.signature import Attestation, Signature, reported
@@ -52,6 +52,11 @@ _ACCESSIBLE: Final = (
     "The image URL is available and accessible.",
 )
 
+BUILT_IN: Final = frozenset(
+    code for code, _, _ in (_SYNTAX, _IMAGE_SIGNATURE, _ATTESTATION_SIGNATURE, _ACCESSIBLE)
+)
+"""The codes of the checks made here."""
+
 MakeInput = Callable[[Component, Reference, tuple[Signature, ...], tuple[Attestation, ...]], bytes]
 
 
@@ -74,7 +79,7 @@ class Tools:
 
     registry: Registry
     verifier: Verifier
-    evaluators: tuple[SourceGroupEvaluator, ...]
+    evaluators: tuple[Judge, ...]
     builtins: Mapping[str, Callable[..., Any]]
     make_input: MakeInput
     cancellation: Cancellation

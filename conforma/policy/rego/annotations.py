@@ -85,3 +85,27 @@ class AnnotatedRule:
                 for link in entry["chain"]
             ),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDetails:
+    """What a rule is made of.
+
+    ``text`` is the rule as it is written. ``depends`` are the parts of input
+    and data that it looks at, itself or through other rules, each a path from
+    ``input`` or ``data`` up to the first step that is not fixed. ``functions``
+    are the functions of ours that it may call.
+    """
+
+    text: str
+    depends: tuple[tuple[str | int, ...], ...]
+    functions: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> RuleDetails:
+        """Make one from the engine's description."""
+        return cls(
+            entry["text"],
+            tuple(tuple(path) for path in entry["depends"]),
+            tuple(entry["functions"]),
+        )

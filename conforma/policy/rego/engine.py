@@ -12,7 +12,7 @@ from typing import Any
 
 from conforma.cancellation import Cancellation
 from conforma.errors import EngineError, EvaluationFailed, PolicyError
-from conforma.policy.rego.annotations import AnnotatedRule
+from conforma.policy.rego.annotations import AnnotatedRule, RuleDetails
 from conforma.policy.rego.failures import failure_of
 from conforma.policy.rego.frames import Frame, Undefined, encode_answer
 from conforma.policy.rego.process import Conversation, EngineProcess
@@ -226,6 +226,18 @@ class Ruleset:
             found = [self._engine.inspect(directory) for directory in self._policy_dirs]
             self._annotations = tuple(rule for rules in found for rule in rules)
         return self._annotations
+
+    def describe(self, file: str, row: int) -> RuleDetails:
+        """What the rule at a row of a file, relative to its policy directory, is made of.
+
+        Raises as ``compile`` does, and ``EngineError`` if there is no such file.
+        """
+        process, key = self.ready()
+        path = next((d / file for d in self._policy_dirs if (d / file).is_file()), Path(file))
+        with process.conversation() as talk:
+            talk.send({"type": "describe", "ruleset": key, "file": str(path), "row": row})
+            frame = self._engine.last_word(talk, self._engine.cancellation)
+        return RuleDetails.parse(json.loads(frame.body))
 
     def evaluate(
         self,

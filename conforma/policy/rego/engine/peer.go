@@ -19,6 +19,8 @@ type message struct {
 	PolicyDirs []string          `json:"policy_dirs,omitempty"`
 	DataDirs   []string          `json:"data_dirs,omitempty"`
 	Dir        string            `json:"dir,omitempty"`
+	File       string            `json:"file,omitempty"`
+	Row        int               `json:"row,omitempty"`
 	Queries    []string          `json:"queries,omitempty"`
 	Overlay    bool              `json:"overlay,omitempty"`
 	Split      int               `json:"split,omitempty"`

@@ -101,6 +101,8 @@ func (s *server) handle(asked message, body []byte) {
 		go s.guarded(asked.ID, func() { s.compile(asked, body) })
 	case "inspect":
 		go s.guarded(asked.ID, func() { s.inspect(asked) })
+	case "describe":
+		go s.guarded(asked.ID, func() { s.describe(asked) })
 	case "evaluate":
 		// Registered before the next frame is read, so that a cancel that
 		// follows at once finds it.
@@ -145,6 +147,22 @@ func (s *server) inspect(asked message) {
 		return
 	}
 	s.reply(asked.ID, rules)
+}
+
+func (s *server) describe(asked message) {
+	s.mu.Lock()
+	rules := s.rulesets[asked.Ruleset]
+	s.mu.Unlock()
+	if rules == nil {
+		s.fail(asked.ID, &failure{Kind: "internal", Message: fmt.Sprintf("unknown ruleset %d", asked.Ruleset)})
+		return
+	}
+	details, err := rules.details(asked.File, asked.Row)
+	if err != nil {
+		s.fail(asked.ID, &failure{Kind: "internal", Message: err.Error()})
+		return
+	}
+	s.reply(asked.ID, details)
 }
 
 func (s *server) reply(id uint64, value any) {
