@@ -11,6 +11,7 @@
         DigestMismatch  SizeMismatch  TooLarge  BadManifest  BadArchive  UnsafeArchive
       CacheError                                                            exit 3
         CacheBusy  CacheUnusable
+      DestinationUnusable      what is mirrored cannot be written there     exit 3
       TrustError               the evidence does not hold: a finding        exit 1
         NoSignature  NoMatchingSignature  SignatureMismatch
         IdentityMismatch  NotInLog  BadEvidence
@@ -141,6 +142,12 @@ class CacheBusy(CacheError):
 
 class CacheUnusable(CacheError):
     """The directory cannot serve as a cache; the run goes on without one."""
+
+
+class DestinationUnusable(ConformaError):
+    """The disk at the destination of a mirror does not take what is written."""
+
+    exit_status = 3
 
 
 class TrustError(ConformaError):

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),
     "help": ("conforma.cli.help:command", "Explain a command"),
+    "mirror": ("conforma.cli.mirror:command", "Copy images and all that validating them needs"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
     "validate": ("conforma.cli.validate:command", "Validate images before their release"),

@@ -161,6 +161,10 @@ class Layout:
                 self._attached = self._find_attached()
             return self._attached.get(reference.digest, ())
 
+    def is_attached(self, entry: Named) -> bool:
+        """Whether the entry is something about another one, by its tag or its subject."""
+        return _is_digest_tag(entry.tag) or self._has_subject(entry.descriptor)
+
     def _means(self, reference: Reference, entry: Named) -> bool:
         repository = _repository_in(reference)
         if repository:
@@ -168,7 +172,7 @@ class Layout:
         if reference.tag is not None:
             return entry.tag == reference.tag
         # The bare place names the one image that is not attached to another.
-        return not _is_digest_tag(entry.tag) and not self._has_subject(entry.descriptor)
+        return not self.is_attached(entry)
 
     def _has_subject(self, descriptor: Descriptor) -> bool:
         try:

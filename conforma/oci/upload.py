@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 
-from conforma.errors import ConformaError
+from conforma.errors import BadResponse, ConformaError
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.exchange import Answer, Exchange

@@ -52,6 +52,8 @@ class FetchedSource:
     url: str
     path: Path
     pinned: str
+    revision: str = ""
+    """The commit or digest, where the kind has one."""
 
 
 class Sources:
@@ -113,6 +115,12 @@ class Sources:
                 return self._directories[0]
             return self._make_directory()
 
+    @property
+    def fetched(self) -> tuple[str, ...]:
+        """The URLs asked for so far, in that order."""
+        with self._lock:
+            return tuple(self._fetched)
+
     def new_directory(self) -> Path:
         """A fresh, empty directory that lives as long as the sources."""
         _ = self.directory  # the first is ours
@@ -167,7 +175,7 @@ class Sources:
             link_tree(fetched.path, destination)
         except (OSError, shutil.Error) as cause:
             raise SourceUnavailable(f"cannot write below {destination}: {cause}") from cause
-        return FetchedSource(url, destination, fetched.pinned)
+        return FetchedSource(url, destination, fetched.pinned, fetched.revision)
 
     def _fetch(self, url: str) -> FetchedSource:
         self._cancellation.raise_if_cancelled()
@@ -183,7 +191,7 @@ class Sources:
             raise SourceUnavailable(f"{without_secrets(url)}: {cause}") from cause
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return FetchedSource(url, destination, pinned(kind, url, revision))
+        return FetchedSource(url, destination, pinned(kind, url, revision), revision)
 
     def _fetch_kind(self, kind: Kind, url: str, destination: Path, scratch: Path) -> str:
         """Fill ``destination``; returns the commit or digest, ``""`` for other kinds."""

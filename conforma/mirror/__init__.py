@@ -1,0 +1,1 @@
+"""Moving images, with everything a validation needs, between registries, layouts and archives."""
