@@ -24,7 +24,7 @@ from conforma.oci.upload import Open
 
 
 class Destination(Protocol):
-    """What a run writes to. Everything but ``put_blob`` may be called from many threads.
+    """What a run writes to. Whatever only reads may be called from many threads.
 
     Targets of blobs and manifests are pinned references; in a destination
     with one store only their digests count.
@@ -37,7 +37,7 @@ class Destination(Protocol):
 
     @property
     def at_once(self) -> int:
-        """Calls of ``put_blob`` that may run at the same time; 1 for what is not thread safe."""
+        """Calls that write and may run at the same time; 1 for what is not thread safe."""
         ...
 
     def has_blob(self, target: Reference, descriptor: Descriptor) -> bool:

@@ -242,9 +242,10 @@ def check_order(items: Sequence[Item]) -> None:
         item = ready.pop()
         seen += 1
         for fed in item.feeds:
-            waiting[id(fed)] -= 1
-            if waiting[id(fed)] == 0:
-                ready.append(fed)
+            if id(fed) in waiting:
+                waiting[id(fed)] -= 1
+                if waiting[id(fed)] == 0:
+                    ready.append(fed)
     if seen < len(items):
         stuck = next(item for item in items if waiting[id(item)] > 0)
         raise InputError(f"{stuck} waits for itself")

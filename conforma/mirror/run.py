@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, Literal
 
 from conforma.cancellation import Cancellation
@@ -128,21 +128,30 @@ class Run:
 
     def _move(self, item: Item) -> bool:
         """Bring the item to the destination; whether that took a change there."""
-        destination = self._destination
-        if item.kind == "manifest":
-            destination.put_manifest(item.target, item.descriptor, item.raw)
-        elif item.kind == "name":
-            destination.put_name(item.target, item.descriptor, item.raw)
-        elif item.kind == "referrers":
-            return destination.list_referrers(item.target, item.wanted)
-        elif item.mount is not None and destination.mount(item.target, item.descriptor, item.mount):
+        if item.kind != "blob":
+            with self._turn():
+                return self._write(item)
+        target, descriptor = item.target, item.descriptor
+        if item.mount is not None and self._destination.mount(target, descriptor, item.mount):
             self._tally.mounted()
         elif self._staged:
-            with self._staging.staged(item.descriptor, self._opener(item)) as staged, self._slots:
-                destination.put_blob(item.target, item.descriptor, staged)
+            with self._staging.staged(descriptor, self._opener(item)) as staged, self._turn():
+                self._destination.put_blob(target, descriptor, staged)
         else:
-            destination.put_blob(item.target, item.descriptor, self._opener(item))
+            self._destination.put_blob(target, descriptor, self._opener(item))
         return True
+
+    def _write(self, item: Item) -> bool:
+        destination = self._destination
+        if item.kind == "referrers":
+            return destination.list_referrers(item.target, item.wanted)
+        put = destination.put_manifest if item.kind == "manifest" else destination.put_name
+        put(item.target, item.descriptor, item.raw)
+        return True
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """The right to write, where the destination does not take all at once."""
+        return self._slots if self._staged else nullcontext()
 
     def _opener(self, item: Item) -> Callable[[int], AbstractContextManager[Iterator[bytes]]]:
         if item.source is not None:
