@@ -25,6 +25,7 @@ from conforma.gotext import quoted
 from conforma.policy.effective_time import rfc3339_nano
 from conforma.report import targets
 from conforma.report.formats import Options
+from conforma.trust.identity import Identity
 from conforma.validate.component import validate_component
 from conforma.validate.expansion import expand
 from conforma.validate.result import ComponentResult, Report
@@ -64,6 +65,7 @@ def run(options: ImageOptions, settings: Globals) -> int:
             formats=frozenset(target.format for target in outputs),
         )
         _warn_of_skipped_checks(options)
+        _warn_of_loose_patterns(prepared.verifier.policy.identity)
         report = _validated(prepared, options, settings, cancellation)
         if is_worth_writing(report):
             targets.write(report, outputs, sys.stdout.buffer)
@@ -116,6 +118,15 @@ def _warn_of_skipped_checks(options: ImageOptions) -> None:
         log.warning(
             "Both --skip-image-sig-check and --skip-att-sig-check are active, "
             "all cryptographic verification is disabled"
+        )
+
+
+def _warn_of_loose_patterns(identity: Identity | None) -> None:
+    for pattern in identity.unanchored if identity is not None else ():
+        log.warning(
+            "the identity pattern %s also matches in the middle of longer names; "
+            "begin it with ^ and end it with $",
+            quoted(pattern),
         )
 
 

@@ -34,10 +34,11 @@ _SIGNATURE: Final = "failed to verify signature: "
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBundle:
-    """What a verified bundle says, and who vouches for it."""
+    """What a verified bundle says, and who vouches for it; ``key`` is the signer's PEM."""
 
     bundle: Bundle
     statement: Statement | None
+    key: str
     leaf: SigningCertificate | None
     chain: tuple[x509.Certificate, ...]
     witness: Witness | None
@@ -61,14 +62,14 @@ def verify_bundle(
     chain: tuple[x509.Certificate, ...] = ()
     if leaf is not None:
         chain = _check_leaf(leaf, bundle, times, root)
-    _check_signature(bundle, leaf, policy.public_key, digest)
+    key = _check_signature(bundle, leaf, policy.public_key, digest)
     statement = bundle.statement()
     if statement is not None:
         _check_subject(statement, digest)
     if leaf is not None and policy.identity is not None:
         policy.identity.check_bundle(leaf.subjects, leaf.issuer)
     return VerifiedBundle(
-        bundle, statement, leaf, chain, witnesses[0] if witnesses else None, times
+        bundle, statement, key, leaf, chain, witnesses[0] if witnesses else None, times
     )
 
 
@@ -202,7 +203,7 @@ def _check_leaf(
 
 def _check_signature(
     bundle: Bundle, leaf: SigningCertificate | None, key: PublicKey | None, digest: Digest
-) -> None:
+) -> str:
     if leaf is not None:
         key = leaf.public_key
     assert key is not None  # _signer refuses bundles with neither
@@ -220,9 +221,9 @@ def _check_signature(
     )
 
 
-def _explained(check: Callable[[], None], text: str) -> None:
+def _explained(check: Callable[[], str], text: str) -> str:
     try:
-        check()
+        return check()
     except SignatureMismatch as cause:
         raise SignatureMismatch(f"{_SIGNATURE}{text or cause.message}") from cause
 

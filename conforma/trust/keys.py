@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from conforma.errors import InputError, SignatureMismatch
 from conforma.oci.digest import Digest
+from conforma.trust.strict_json import decode_base64
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -76,29 +77,31 @@ class PublicKey:
         """The keys themselves, as ``cryptography`` has them."""
         return self._keys
 
-    def verify(self, signature: bytes, data: bytes) -> None:
-        """Return if one of the keys made ``signature`` over ``data``.
+    def verify(self, signature: bytes, data: bytes) -> str:
+        """The PEM of the key that made ``signature`` over ``data``.
 
-        Raises ``SignatureMismatch`` worded as cosign's libraries do.
+        Raises ``SignatureMismatch``, worded as cosign's libraries do, if none did.
         """
-        for key in self._keys[:-1]:
-            try:
-                return verify_with(key, signature, data)
-            except SignatureMismatch:
-                continue
-        return verify_with(self._keys[-1], signature, data)
+        return self._first(lambda key: verify_with(key, signature, data))
 
-    def verify_digest(self, signature: bytes, digest: Digest) -> None:
-        """Return if one of the keys signed the content that hashes to ``digest``.
+    def verify_digest(self, signature: bytes, digest: Digest) -> str:
+        """The PEM of the key that signed the content that hashes to ``digest``.
 
         Raises ``SignatureMismatch``; always for Ed25519, which signs no hashes.
         """
-        for key in self._keys[:-1]:
+        return self._first(lambda key: _verify_digest(key, signature, digest))
+
+    def _first(self, check: Callable[[object], None]) -> str:
+        refusal: SignatureMismatch | None = None
+        for pem, key in zip(self.pems, self._keys, strict=True):
             try:
-                return _verify_digest(key, signature, digest)
-            except SignatureMismatch:
-                continue
-        return _verify_digest(self._keys[-1], signature, digest)
+                check(key)
+            except SignatureMismatch as cause:
+                refusal = cause
+            else:
+                return pem
+        assert refusal is not None, "there is at least one key"
+        raise refusal
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and self.pem == other.pem
@@ -165,6 +168,11 @@ def spki_pem(key: object) -> str:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return encoded.decode("ascii")
+
+
+def fingerprint(pem: str) -> str:
+    """The digest by which a key is known: of its DER SubjectPublicKeyInfo."""
+    return str(Digest.of(decode_base64("".join(pem.strip().splitlines()[1:-1]))))
 
 
 def _load_block(kind: str, block: str) -> AnyKey:

@@ -41,12 +41,13 @@ class VerifiedLayer:
     """A layer that holds, and who vouches for it.
 
     ``statement`` is set for attestations; ``signatures`` are then those of
-    the envelope that verify.
+    the envelope that verify. ``keys`` are the PEMs of who made them, in turn.
     """
 
     layer: Attached
     statement: Statement | None
     signatures: tuple[EnvelopeSignature, ...]
+    keys: tuple[str, ...]
     leaf: SigningCertificate | None
     chain: tuple[x509.Certificate, ...]
     witness: Witness | None
@@ -82,14 +83,14 @@ def verify_layer(
     if policy.public_key is not None:
         leaf = None  # Nobody has verified it, so nobody may see it.
     if layer.kind == "signature":
-        key.verify(signature, layer.content)
+        keys: tuple[str, ...] = (key.verify(signature, layer.content),)
         check_claim(layer.content, digest)
-        result = VerifiedLayer(layer, None, (), leaf, chain, witness)
+        result = VerifiedLayer(layer, None, (), keys, leaf, chain, witness)
     else:
-        statement, signatures = _check_envelope(layer, key)
+        statement, signatures, keys = _check_envelope(layer, key)
         if not statement.is_about(digest):
             raise SignatureMismatch("no matching subject digest found")
-        result = VerifiedLayer(layer, statement, signatures, leaf, chain, witness)
+        result = VerifiedLayer(layer, statement, signatures, keys, leaf, chain, witness)
     if leaf is not None:
         _check_expiry(leaf, witness)
     return result
@@ -172,13 +173,13 @@ def _key(
 
 def _check_envelope(
     layer: Attached, key: PublicKey
-) -> tuple[Statement, tuple[EnvelopeSignature, ...]]:
+) -> tuple[Statement, tuple[EnvelopeSignature, ...], tuple[str, ...]]:
     envelope, statement = read_envelope(layer)
     signed = envelope.signed_bytes
-    verified = []
+    verified, keys = [], []
     for signature in envelope.signatures:
         try:
-            key.verify(signature.value, signed)
+            keys.append(key.verify(signature.value, signed))
         except SignatureMismatch:
             continue
         verified.append(signature)
@@ -187,7 +188,7 @@ def _check_envelope(
             "could not verify envelope: "
             "accepted signatures do not match threshold, Found: 0, Expected 1"
         )
-    return statement, tuple(verified)
+    return statement, tuple(verified), tuple(keys)
 
 
 def _check_expiry(leaf: SigningCertificate, witness: Witness | None) -> None:

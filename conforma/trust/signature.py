@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from conforma.oci.digest import Digest
 from conforma.trust.envelope import Statement
 
 SLSA_V02: Final = "https://slsa.dev/provenance/v0.2"
@@ -75,6 +76,14 @@ class Signature:
             "metadata": dict(self.metadata),
         }
 
+    def provenance(self) -> dict[str, Any]:
+        """How it is attached and who vouched; nobody if that was not checked."""
+        return {
+            "layout": self.layout,
+            "sig": self.sig,
+            "voucher": None if self.voucher is None else self.voucher.as_dict(),
+        }
+
 
 def reported(signatures: Iterable[Signature]) -> list[dict[str, Any]]:
     """The ``signatures`` list of a component.
@@ -113,6 +122,15 @@ class Attestation:
         if self.signatures:
             members["signatures"] = [signature.as_dict() for signature in self.signatures]
         return members
+
+    def provenance(self) -> dict[str, Any]:
+        """What is claimed, by which statement, and who vouched for it."""
+        return {
+            "predicateType": self.predicate_type,
+            "statement": str(Digest.of(self.statement.raw)),
+            "verified": self.verified,
+            "signatures": [signature.provenance() for signature in self.signatures],
+        }
 
 
 def build_type_of(statement: Statement) -> str | None:

@@ -6,13 +6,14 @@ signatures of keyless bundles carry certificate, chain and metadata too.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from conforma.oci.digest import Digest
 from conforma.trust.bundle_verify import VerifiedBundle
 from conforma.trust.certificate import SigningCertificate
 from conforma.trust.envelope import Envelope
 from conforma.trust.evidence import SIGNATURE
+from conforma.trust.keys import fingerprint
 from conforma.trust.legacy_verify import VerifiedLayer
 from conforma.trust.rekor import Witness
 from conforma.trust.signature import Layout, Signature, Voucher
@@ -23,23 +24,24 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 
-def layer_signatures(found: VerifiedLayer, policy: TrustPolicy) -> tuple[Signature, ...]:
+def layer_signatures(found: VerifiedLayer) -> tuple[Signature, ...]:
     """One object for a ``.sig`` layer, one for each verified signature of a ``.att`` layer."""
     pairs = [(signature.keyid, signature.encoded) for signature in found.signatures]
     if found.statement is None:
         pairs = [("", found.layer.annotations[SIGNATURE])]
-    leaf, voucher = found.leaf, _voucher(found.leaf, policy, found.witness)
+    leaf = found.leaf
     layout: Layout = "referrer" if found.layer.bare else "tag"
+    moment = None if found.witness is None else found.witness.time
     return tuple(
         _signature(
             keyid if leaf is None else leaf.subject_key_id,
             encoded,
             leaf,
             found.chain,
-            voucher,
+            _voucher(leaf, key, found.witness, moment),
             layout,
         )
-        for keyid, encoded in pairs
+        for (keyid, encoded), key in zip(pairs, found.keys, strict=True)
     )
 
 
@@ -56,7 +58,8 @@ def bundle_signatures(found: VerifiedBundle, policy: TrustPolicy) -> tuple[Signa
         encoded = found.bundle.envelope.signatures[0].encoded
     if found.leaf is not None:
         keyid = found.leaf.subject_key_id
-    voucher = _voucher(found.leaf, policy, found.witness)
+    moment = found.times[0] if found.times and not policy.asks_the_clock else None
+    voucher = _voucher(found.leaf, found.key, found.witness, moment)
     return (_signature(keyid, encoded, found.leaf, found.chain, voucher, "bundle"),)
 
 
@@ -84,18 +87,13 @@ def _signature(
 
 
 def _voucher(
-    leaf: SigningCertificate | None, policy: TrustPolicy, witness: Witness | None
+    leaf: SigningCertificate | None, key: str, witness: Witness | None, moment: datetime | None
 ) -> Voucher:
-    key = ""
-    if policy.public_key is not None:
-        key = str(Digest.of(policy.public_key.pem.encode()))
     return Voucher(
-        key=key,
+        key=fingerprint(key) if leaf is None else "",
         identity="" if leaf is None else ", ".join(leaf.subjects),
         issuer="" if leaf is None else leaf.issuer,
         log_id="" if witness is None else witness.log_id,
         log_index=None if witness is None else witness.log_index,
-        signed_at=""
-        if witness is None or witness.time is None
-        else witness.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        signed_at="" if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

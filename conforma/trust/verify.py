@@ -115,14 +115,14 @@ class Verifier:
         verified = [
             signature
             for layer in self._layers(self.evidence.signatures(image), image, reasons)
-            for signature in layer_signatures(layer, self.policy)
+            for signature in layer_signatures(layer)
         ]
         for found in self._bundles(image, True, reasons):
             verified.extend(bundle_signatures(found, self.policy))
         if not verified:
             bare = self.evidence.bare(image, SIMPLE_SIGNING)
             for layer in self._layers(bare, image, reasons):
-                verified.extend(layer_signatures(layer, self.policy))
+                verified.extend(layer_signatures(layer))
         if verified:
             return tuple(verified)
         if not reasons:
@@ -137,13 +137,11 @@ class Verifier:
         """
         reasons: list[str] = []
         layers = self.evidence.attestations(image)
-        found = [_from_layer(layer, self.policy) for layer in self._layers(layers, image, reasons)]
+        found = [_from_layer(layer) for layer in self._layers(layers, image, reasons)]
         found += [_from_bundle(item, self.policy) for item in self._bundles(image, False, reasons)]
         if not found:
             bare = self.evidence.bare(image, DSSE_ENVELOPE)
-            found = [
-                _from_layer(layer, self.policy) for layer in self._layers(bare, image, reasons)
-            ]
+            found = [_from_layer(layer) for layer in self._layers(bare, image, reasons)]
         if not found:
             raise NoMatchingSignature(
                 f"no matching attestations: {_joined(reasons)}",
@@ -247,9 +245,9 @@ def _parse_bundle(item: Attached) -> Bundle:
     return Bundle.parse(item.content)
 
 
-def _from_layer(layer: VerifiedLayer, policy: TrustPolicy) -> Attestation:
+def _from_layer(layer: VerifiedLayer) -> Attestation:
     assert layer.statement is not None
-    return _attestation(layer.statement, layer_signatures(layer, policy), verified=True)
+    return _attestation(layer.statement, layer_signatures(layer), verified=True)
 
 
 def _attestation(

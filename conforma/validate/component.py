@@ -236,6 +236,10 @@ def _result(
         attestations=tuple(attestation.as_dict() for attestation in evidence.attestations),
         statements=tuple(statements) if checks.keep_statements else (),
         policy_input=policy_input,
+        provenance={
+            "signatures": [signature.provenance() for signature in evidence.signatures],
+            "attestations": [attestation.provenance() for attestation in evidence.attestations],
+        },
         moment=checks.effective_time.for_component(
             attestation.statement.document for attestation in evidence.attestations
         ),

@@ -20,6 +20,7 @@ class ComponentResult:
     could not be reached. ``signatures`` and ``attestations`` are JSON objects
     as section 7.2 of the specification shows them. ``statements`` (the signed
     bytes) and ``policy_input`` are only kept when an output asks for them;
+    ``provenance`` is who vouched for ``signatures`` and ``attestations``.
     ``moment`` is the effective time it was judged at.
     With an ``error`` the component could not be decided, and whatever was found
     before is not a verdict.
@@ -34,6 +35,7 @@ class ComponentResult:
     attestations: tuple[Mapping[str, Any], ...] = ()
     statements: tuple[bytes, ...] = ()
     policy_input: bytes = b""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     moment: datetime | None = None
     error: ConformaError | None = None
 

@@ -54,7 +54,7 @@ def everywhere(text: str) -> Report:
 def test_every_format_is_here() -> None:
     tested = {
         "text", "github", "json", "yaml", "sarif", "summary", "vsa", "html", "junit",
-        "appstudio", "hacbs", "summary-markdown", "attestation", "policy-input",
+        "appstudio", "hacbs", "summary-markdown", "attestation", "policy-input", "provenance",
     }  # fmt: skip
     assert set(FORMATS) == tested
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from acceptance.private_sigstore import cosign
+from acceptance.private_sigstore.fulcio import spki
 from conforma.errors import (
     AccessDenied,
     BadEvidence,
@@ -87,7 +89,7 @@ def test_signatures_and_attestations_of_every_kind_of_key(
     voucher = found.signatures[0].voucher
     assert voucher is not None
     assert (voucher.log_index is None) == ignore_rekor
-    assert voucher.key.startswith("sha256:")
+    assert voucher.key == str(Digest.of(spki(lab.key)))
 
 
 def test_nothing_attached_is_told_from_nothing_matching(world: World) -> None:
@@ -431,8 +433,27 @@ def test_keyless_signatures_carry_their_certificate(world: World) -> None:
     ]
     assert len(found.keyid) == 40
     assert found.metadata["Subject Alternative Name"] == "URIs:https://id.test/me"
+    entry = world.lab.log.entries[-1]
     assert found.voucher is not None
-    assert found.voucher.identity == "https://id.test/me"
+    assert found.voucher.as_dict() == {
+        "identity": "https://id.test/me",
+        "issuer": "https://issuer.test",
+        "logID": entry.log.log_id.hex(),
+        "logIndex": entry.payload()["logIndex"],
+        "signedAt": datetime.fromtimestamp(entry.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def test_a_bundle_tells_who_vouched_too(world: World) -> None:
+    leaf = world.lab.fulcio.issue()
+    world.attach_bundle(world.lab.bundle(cosign.image_statement(str(world.digest)), leaf))
+    (found,) = world.verifier(world.lab.keyless()).image_signatures(world.image)
+    entry = world.lab.log.entries[-1]
+    shown = found.provenance()
+    assert shown["layout"] == "bundle"
+    assert shown["voucher"]["identity"] == "https://id.test/me"
+    assert shown["voucher"]["logIndex"] == entry.payload()["logIndex"]
+    assert "key" not in shown["voucher"]
 
 
 def test_a_certificate_nobody_verified_is_not_reported(world: World) -> None:
