@@ -24,7 +24,10 @@ class Inbox:
         self._known: set[str] = set()
 
     def store(self, path: str, content: bytes) -> tuple[int, str]:
-        """Put content where clients will look for it; its length and SHA-256."""
+        """Put content where clients will look for it; its length and SHA-256.
+
+        The commit that names it syncs the directory it is in.
+        """
         sha256 = hashlib.sha256(content).hexdigest()
         name = target_name(path, sha256)
         directory = name.rpartition("/")[0]
@@ -32,8 +35,8 @@ class Inbox:
             self._storage.make_directories([directory])
             self._storage.sync([directory.rpartition("/")[0], TARGETS])
             self._known.add(directory)
-        if self._storage.size(name) != len(content) or self._storage.read(name) != content:
-            self._storage.put(name, content)
+        # Written even if it is there: its age keeps the collector away until it is named.
+        self._storage.put(name, content)
         return len(content), sha256
 
     def drop(self, operation: Operation, *, hold: bool = False) -> None:
@@ -48,6 +51,8 @@ class Inbox:
             raise busy(waiting, self._config)
         directory = HELD if hold else INBOX
         self._storage.put(f"{directory}/{operation.id}.json", operation.render(), durable=hold)
+        if hold:
+            self._storage.sync([HELD])
 
     def release(self, operation_id: str) -> None:
         """Queue an operation that was held back. Raises ``InputError`` if there is none."""

@@ -16,6 +16,7 @@ from conforma.ledger.config import (
     BIN_PREFIX,
     CONFIG_FILE,
     DIRECTORIES,
+    METADATA,
     TIMESTAMP,
     Config,
     metadata_name,
@@ -95,7 +96,9 @@ def _write(directory: Path, config: Config, files: Mapping[str, bytes], timestam
         storage.make_directories(["", *DIRECTORIES])
         storage.create_all(files)
         storage.put(TIMESTAMP, timestamp)
+        storage.sync([METADATA])
         # Last: a directory without settings is no ledger yet.
         storage.put(CONFIG_FILE, config.render())
+        storage.sync([""])
     finally:
         storage.close()

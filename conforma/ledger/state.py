@@ -92,14 +92,15 @@ class Head:
 class State:
     """The published state of a ledger, as one writer knows it. Safe to share between threads."""
 
-    def __init__(self, storage: Storage, where: str) -> None:
+    def __init__(self, storage: Storage, where: str, root: bytes | None = None) -> None:
+        """``root`` is the root metadata to trust, by default the first of the ledger itself."""
         self._storage = storage
         self._where = where
         self._lock = threading.RLock()
         self._raw = b""
         self._bins: dict[str, Targets] = {}
         self.config = Config()
-        self.root = self._load_root()
+        self.root = self._load_root(root)
         self.head: Head
         self.snapshot: SnapshotBody
         self.snapshot_expires: datetime
@@ -179,16 +180,16 @@ class State:
         self.snapshot_expires = snapshot.expires
         self.head = head_of(timestamp)
 
-    def _load_root(self) -> Root:
+    def _load_root(self, raw: bytes | None) -> Root:
         name = metadata_name("root", 1)
         try:
-            raw = self._storage.read(name)
+            raw = raw or self._storage.read(name)
         except FileNotFoundError as cause:
             raise LedgerError(
                 f"{self._where} is not a ledger: {name} is not there",
                 hint=f"make one with conforma ledger init {self._where} --keys DIRECTORY",
             ) from cause
-        return rendering.parsed(raw, Root, _own_root(raw), "root", f"{self._where}/{name}")
+        return rendering.parsed(raw, Root, _own_root(raw), "root", "the trusted root")
 
     def _follow_root(self) -> None:
         while True:
@@ -239,4 +240,4 @@ def _own_root(raw: bytes) -> Root:
     try:
         return Root.from_dict(json.loads(raw)["signed"])
     except (ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise LedgerUnverified(f"1.root.json: {cause}") from cause
+        raise LedgerUnverified(f"the trusted root: {cause}") from cause

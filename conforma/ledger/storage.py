@@ -52,7 +52,7 @@ class Storage(Protocol):
         """Create files that do not exist; all are durable afterwards."""
 
     def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a file aside and give it its name at once, replacing what had it."""
+        """Write a file aside and give it its name at once; ``sync`` makes the name durable."""
 
     def move(self, source: str, target: str) -> bool:
         """Give a file another name; whether it was there."""
@@ -115,6 +115,15 @@ class LocalDirectory:
             except FileNotFoundError:
                 return []
 
+    def files_below(self, directory: str) -> list[str]:
+        """The names of all files in a directory and those within it."""
+        with self._explained(directory):
+            return [
+                path.relative_to(self.root).as_posix()
+                for path in (self.root / directory).rglob("*")
+                if path.is_file()
+            ]
+
     def age(self, name: str, now: float) -> float:
         """Seconds since a file was last written; infinite if it is not there."""
         try:
@@ -145,7 +154,10 @@ class LocalDirectory:
         self.sync({name.rpartition("/")[0] for name in files})
 
     def put(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Write a file aside and give it its name at once, replacing what had it."""
+        """Write a file aside and give it its name at once, replacing what had it.
+
+        With ``durable`` its content is; its name is once its directory is synced.
+        """
         aside = f"{ASIDE}/{secrets.token_hex(8)}"
         with self._explained(name):
             try:
@@ -155,8 +167,6 @@ class LocalDirectory:
                 with contextlib.suppress(OSError):
                     (self.root / aside).unlink()
                 raise
-        if durable:
-            self.sync([name.rpartition("/")[0]])
 
     def move(self, source: str, target: str) -> bool:
         """Give a file another name; whether it was there."""
