@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from conforma.errors import InputError, SignatureMismatch
 from conforma.oci.digest import Digest
+from conforma.trust import kms
 from conforma.trust.strict_json import decode_base64
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _BLOCK: Final = re.compile(
     r"-----BEGIN (?P<kind>[A-Z0-9 ]+)-----\r?\n.*?-----END (?P=kind)-----", re.DOTALL
 )
 _SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
-_CLOUD: Final = ("awskms", "gcpkms", "azurekms", "hashivault", "gitlab")
 
 
 class PublicKey:
@@ -66,7 +66,7 @@ class PublicKey:
         """The key that ``text`` is or refers to (all forms of signatures.md 4.2).
 
         Raises ``InputError`` for a reference that leads nowhere or to something
-        that is no key; what ``fetch`` and ``secrets`` raise passes through.
+        that is no key, ``TrustRootUnavailable`` for a plugin that does not answer; what ``fetch`` and ``secrets`` raise passes through.
         """
         if _BLOCK.search(text):
             return cls(text)
@@ -229,12 +229,14 @@ def _read(
         if fetch is None:
             raise InputError(f"loading URL: {_without_secrets(text)}: nothing to download it with")
         return fetch(text)
-    raise InputError(
-        f"loading URL: unrecognized scheme: {scheme}://",
-        hint=f"{scheme} keys are not supported; give the exported public key as a PEM file"
-        if scheme in _CLOUD
-        else "known are k8s://, env://, http:// and https://",
-    )
+    if plugin := kms.plugin_for(scheme, environ):
+        return kms.public_key(plugin, text, environ)
+    hint = "known are k8s://, env://, http:// and https://"
+    if scheme == "gitlab":
+        hint = "gitlab keys are not supported; give the exported public key as a PEM file"
+    elif kms.is_service(scheme):
+        hint = f"put the plugin sigstore-kms-{scheme} on the PATH, or give the key as a PEM file"
+    raise InputError(f"loading URL: unrecognized scheme: {scheme}://", hint=hint)
 
 
 def _read_file(name: str) -> bytes:
