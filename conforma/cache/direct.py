@@ -48,6 +48,9 @@ class DirectLayers:
         """The counters; every request is a pass-through."""
         return self._counters.snapshot("off")
 
+    def content(self) -> None:
+        """Nothing is kept for later runs."""
+
     def layer(
         self,
         descriptor: Descriptor,

@@ -28,6 +28,9 @@ class Globals:
     retry_duration: Duration
     retry_factor: float
     retry_jitter: float
+    insecure_registry: tuple[str, ...]
+    registry_mirror: tuple[str, ...]
+    registry_rate: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

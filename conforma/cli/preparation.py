@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
+from conforma.cli.network import tell_totals
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected
 from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
-from conforma.errors import ConformaError, InputError
+from conforma.errors import BadReference, ConformaError, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy import workspace
@@ -124,9 +125,24 @@ def prepare(
     """
     # The engine comes up while we import the HTTP client and fetch the policy.
     engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
+
+    @cache
+    def layers() -> SafeCache | DirectLayers:
+        opened = open_layers(options.cache, cancellation)
+        stack.enter_context(opened)
+        return opened
+
     registry = stack.enter_context(
-        open_registry(settings, cancellation, mirrors=options.mirror_from, offline=options.offline)
+        open_registry(
+            settings,
+            cancellation,
+            mirrors=options.mirror_from,
+            offline=options.offline,
+            cache=options.cache,
+            content=lambda: layers().content(),
+        )
     )
+    stack.callback(tell_totals, registry)
     sources = stack.enter_context(
         Sources(
             lambda: registry,
@@ -158,11 +174,11 @@ def prepare(
     problems.raise_any()
     assert policy is not None
     return _assemble(
-        stack,
         options,
         cancellation,
         engine,
         registry,
+        layers,
         sources,
         found,
         policy,
@@ -220,11 +236,11 @@ def _read_policy(
 
 
 def _assemble(
-    stack: ExitStack,
     options: ImageOptions,
     cancellation: Cancellation,
     engine: Engine | None,
     registry: Registry,
+    open_cache: Callable[[], SafeCache | DirectLayers],
     sources: Sources,
     found: Snapshot,
     policy: _Policy,
@@ -255,8 +271,8 @@ def _assemble(
             for group, place in zip(config.sources, workspaces, strict=True)
         )
     pins = {url: pinned for place in workspaces for url, pinned in place.pins.items()}
-    layers = open_layers(options.cache, cancellation)
-    stack.enter_context(layers)
+    layers = open_cache()
+    registry.expect(_expected(found))
     images = ImageReader(registry, layers)
     trust = TrustPolicy(
         public_key=policy.public_key,
@@ -287,6 +303,13 @@ def _assemble(
         policy=config.pinned(pins).as_dict(),
         key=policy.public_key.pem if policy.public_key is not None else "",
     )
+
+
+def _expected(found: Snapshot) -> Iterator[Reference]:
+    """The images of the snapshot; what is no reference is told with its component."""
+    for component in found.components:
+        with suppress(BadReference):
+            yield Reference.parse(component.container_image)
 
 
 def _sigstore_options(options: ImageOptions, policy: _Policy) -> dict[str, Any]:

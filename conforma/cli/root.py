@@ -11,6 +11,7 @@ import click
 
 from conforma.cli.command import Flag, LazyGroup
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoFloat, GoInt, GoList
+from conforma.cli.network import network_flags
 from conforma.errors import ConformaError, Interrupted
 
 COMMANDS: Final = {
@@ -18,6 +19,7 @@ COMMANDS: Final = {
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),
     "help": ("conforma.cli.help:command", "Explain a command"),
+    "lookup": ("conforma.cli.lookup:command", "Say what image references mean in their registries"),
     "mirror": ("conforma.cli.mirror:command", "Copy images and all that validating them needs"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
@@ -70,6 +72,7 @@ _BUG: Final = 3
             ["--retry-factor"], type=GoFloat(), default=2.0, help="Growth of the pause per attempt."
         ),
         Flag(["--retry-jitter"], type=GoFloat(), default=0.1, help="Random share of the pause."),
+        *network_flags(),
     ],
 )
 def root(**_: object) -> None:

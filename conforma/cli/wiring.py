@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conforma.cache.direct import DirectLayers
 from conforma.cache.options import CacheOptions, default_directory
 from conforma.cancellation import Cancellation
+from conforma.cli.network import registry_options, retry_policy
 from conforma.cli.options import CacheChoice, Globals
 from conforma.errors import CacheUnusable
-from conforma.oci.options import RegistryOptions
+from conforma.oci.options import ContentStore
 from conforma.oci.places import Places
 from conforma.oci.registry import Registry
-from conforma.oci.retry import RetryPolicy
 from conforma.trust.rekor_client import RekorClient
 
 if TYPE_CHECKING:
     from conforma.cache.safe_cache import SafeCache
 
+__all__ = ["open_layers", "open_log", "open_registry", "retry_policy"]
+
 log = logging.getLogger(__name__)
-
-
-def retry_policy(settings: Globals) -> RetryPolicy:
-    """The ``--retry-*`` flags."""
-    return RetryPolicy(
-        max_wait=float(settings.retry_max_wait),
-        max_retry=settings.retry_max_retry,
-        duration=float(settings.retry_duration),
-        factor=settings.retry_factor,
-        jitter=settings.retry_jitter,
-    )
 
 
 def open_registry(
@@ -41,12 +33,19 @@ def open_registry(
     *,
     mirrors: Sequence[str] = (),
     offline: bool = False,
+    cache: CacheChoice | None = None,
+    content: Callable[[], ContentStore | None] = lambda: None,
+    small_requests: int | None = None,
 ) -> Registry:
     """The one registry client of the run, which reads image layouts as well.
 
-    Raises ``InputError`` for a mirror that is no image layout.
+    ``small_requests`` is how many questions one registry gets at once. Raises
+    ``InputError`` for a mirror that is no image layout, and for flags about
+    registries that mean nothing.
     """
-    options = RegistryOptions(retry=retry_policy(settings), offline=offline)
+    options = registry_options(settings, offline=offline, cache=cache, content=content)
+    if small_requests is not None:
+        options = replace(options, small_requests=max(1, small_requests))
     return Places(options, cancellation, mirrors)
 
 
@@ -54,7 +53,7 @@ def open_log(
     settings: Globals, cancellation: Cancellation, *, offline: bool = False
 ) -> RekorClient:
     """The one client for transparency logs of the run."""
-    return RekorClient(RegistryOptions(retry=retry_policy(settings), offline=offline), cancellation)
+    return RekorClient(registry_options(settings, offline=offline), cancellation)
 
 
 def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | DirectLayers:

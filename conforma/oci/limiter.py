@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from conforma.errors import BadReference, InputError
+from conforma.oci.reference import Reference
 from conforma.oci.shared_state import Fact, SharedState
 
 EVERYBODY: Final = "*"
@@ -24,6 +26,28 @@ class Rate:
 
     per_minute: float
     burst: int
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, Rate]:
+        """Read ``REGISTRY=PER_MINUTE[/BURST]``; the burst is a minute's worth if it is left out.
+
+        Raises ``InputError``.
+        """
+        registry, _, numbers = text.partition("=")
+        per_minute, slash, burst = numbers.partition("/")
+        try:
+            rate = cls(float(per_minute), int(burst) if slash else max(1, int(float(per_minute))))
+            if registry != EVERYBODY:
+                registry = Reference.parse(f"{registry}/x/x").registry
+        except (ValueError, OverflowError, BadReference):
+            rate = cls(-1.0, 0)
+        if not 0 <= rate.per_minute < 1e9 or not 1 <= rate.burst < 10**9:
+            raise InputError(
+                f"{text[:200]!r} is no rate for a registry",
+                hint="write it as REGISTRY=PER_MINUTE or REGISTRY=PER_MINUTE/BURST, as docker.io=100/50; "
+                f"{EVERYBODY} stands for every other registry and 0 for no limit",
+            )
+        return registry, rate
 
     @property
     def spacing(self) -> float:

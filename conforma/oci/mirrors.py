@@ -27,12 +27,12 @@ class Mirror:
 
     @classmethod
     def parse(cls, text: str) -> Mirror:
-        """Read ``ORIGIN=HOST[/PREFIX][,final]``. Raises ``InputError``."""
+        """Read ``ORIGIN=HOST[/PREFIX][?final]``. Raises ``InputError``."""
         origin, equals, rest = text.partition("=")
-        place, comma, word = rest.partition(",")
+        place, question, word = rest.partition("?")
         host, _, prefix = place.rstrip("/").partition("/")
         try:
-            if not equals or not host or (comma and word != "final"):
+            if not equals or not host or (question and word != "final"):
                 raise BadReference("")
             Reference.parse(f"{host}/{prefix}/x" if prefix else f"{host}/x/x")
             named = Reference.parse(f"{origin}/x/x").registry
@@ -41,9 +41,9 @@ class Mirror:
         except BadReference as cause:
             raise InputError(
                 f"{text[:200]!r} names no mirror",
-                hint="write it as ORIGIN=HOST, ORIGIN=HOST/PREFIX or ORIGIN=HOST,final",
+                hint="write it as ORIGIN=HOST, ORIGIN=HOST/PREFIX or ORIGIN=HOST?final",
             ) from cause
-        return cls(named, host, prefix, bool(comma))
+        return cls(named, host, prefix, bool(question))
 
     def may_answer(self, path: str) -> bool:
         """Whether to ask the mirror for ``path`` below a repository.

@@ -20,6 +20,7 @@ import re
 import ssl
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import parse_qs, urlsplit
 
 from conforma.errors import BadDigest
 from conforma.oci import media_types
@@ -149,9 +150,8 @@ class RegistryServer:
         return answer
 
     def _token(self, incoming: Incoming, auth: BearerAuth) -> Response:
-        document = auth.issue(
-            incoming.headers.get("authorization"), incoming.query.get("scope", "")
-        )
+        scopes = parse_qs(urlsplit(incoming.target).query).get("scope", [])
+        document = auth.issue(incoming.headers.get("authorization"), " ".join(scopes))
         if document is None:
             return failure(401, "UNAUTHORIZED", "wrong user or password")
         return Response.document(200, document)
@@ -213,7 +213,13 @@ class RegistryServer:
         if found is None:
             return failure(404, "MANIFEST_UNKNOWN", f"{name} is unknown to {repository.name}")
         digest, stored = found
-        headers = {"Content-Type": stored.media_type, "Docker-Content-Digest": str(digest)}
+        headers = {
+            "Content-Type": stored.media_type,
+            "Docker-Content-Digest": str(digest),
+            "ETag": f'"{digest}"',
+        }
+        if headers["ETag"] in incoming.headers.get("if-none-match", ""):
+            return Response(304, headers)
         return Response(200, headers, MemoryBody(stored.raw))
 
     def _put_manifest(self, name: str, reference: str, incoming: Incoming) -> Response:

@@ -44,8 +44,8 @@ class Sender:
         """Write head and body; whether the connection may serve another request."""
         if fault is not None:
             return self._send_wrongly(status, headers, body, head_only, keep, fault)
-        # A 204 has no body and may not promise one (RFC 9110, 8.6).
-        length = {} if status == 204 else {"Content-Length": str(body.size)}
+        # Neither has a body, and they may not promise one (RFC 9110, 8.6).
+        length = {} if status in (204, 304) else {"Content-Length": str(body.size)}
         lines = {**length, **headers}
         if not keep:
             lines["Connection"] = "close"

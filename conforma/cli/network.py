@@ -1,0 +1,141 @@
+"""How the program speaks to registries: the flags for that, and what it tells about it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conforma.cli.command import Flag
+from conforma.cli.gotypes import GoList
+
+if TYPE_CHECKING:
+    from conforma.cli.options import CacheChoice, Globals
+    from conforma.oci.options import ContentStore, QuestionSeen, RegistryOptions, RequestSeen
+    from conforma.oci.registry import Registry
+    from conforma.oci.retry import RetryPolicy
+
+log = logging.getLogger(__name__)
+
+
+def network_flags() -> list[Flag]:
+    """Declare the flags of the root command that are about registries."""
+    return [
+        Flag(
+            ["--insecure-registry"],
+            type=GoList(),
+            default=(),
+            help="HOST[:PORT] to speak to without TLS; repeatable. Loopback is always.",
+        ),
+        Flag(
+            ["--registry-mirror"],
+            type=GoList(),
+            default=(),
+            help="REGISTRY=HOST[/PREFIX][?final]: read from there first; what a final mirror "
+            "does not have does not exist. Repeatable.",
+        ),
+        Flag(
+            ["--registry-rate"],
+            type=GoList(),
+            default=(),
+            help="REGISTRY=PER_MINUTE[/BURST]: most requests, counted over all processes of "
+            "this machine; * is every other registry. Repeatable.",
+        ),
+    ]
+
+
+def registry_options(
+    settings: Globals,
+    *,
+    offline: bool = False,
+    cache: CacheChoice | None = None,
+    content: Callable[[], ContentStore | None] = lambda: None,
+) -> RegistryOptions:
+    """The settings of a registry client. Raises ``InputError`` for a flag that means nothing.
+
+    ``cache`` says where processes agree about rates, ``content`` what earlier runs kept.
+    """
+    from conforma.cache.options import default_directory
+    from conforma.oci.limiter import Rate
+    from conforma.oci.mirrors import Mirror
+    from conforma.oci.options import RegistryOptions
+    from conforma.oci.tracing import spans_observer
+
+    observers = [spans_observer(os.environ)]
+    talkative = log.isEnabledFor(logging.DEBUG)
+    observers.append(tell_request if talkative else None)
+    mirrors = [Mirror.parse(text) for text in settings.registry_mirror]
+    directory = Path(cache.directory).expanduser() if cache and cache.directory else None
+    return RegistryOptions(
+        retry=retry_policy(settings),
+        offline=offline,
+        insecure=frozenset(settings.insecure_registry),
+        mirrors={mirror.origin: mirror for mirror in mirrors},
+        rates=dict(Rate.parse(text) for text in settings.registry_rate),
+        state=(directory or default_directory()) / "limits" if cache is not None else None,
+        content=content,
+        observer=_all_of([observer for observer in observers if observer is not None]),
+        witness=tell_question if talkative else None,
+    )
+
+
+def retry_policy(settings: Globals) -> RetryPolicy:
+    """The ``--retry-*`` flags."""
+    from conforma.oci.retry import RetryPolicy
+
+    return RetryPolicy(
+        max_wait=float(settings.retry_max_wait),
+        max_retry=settings.retry_max_retry,
+        duration=float(settings.retry_duration),
+        factor=settings.retry_factor,
+        jitter=settings.retry_jitter,
+    )
+
+
+def tell_request(seen: RequestSeen) -> None:
+    """A line for the log about one request. Nothing in it is secret."""
+    fields = {
+        "attempt": seen.attempt,
+        "seconds": f"{seen.seconds:.4f}",
+        "received": seen.received,
+        "sent": seen.sent,
+        "limiter": f"{seen.limiter:.3f}",
+        "lane": f"{seen.lane:.3f}",
+    }
+    outcome = seen.problem if seen.status is None else seen.status
+    log.debug("%s %s: %s", seen.method, seen.url, outcome, extra={"fields": fields})
+
+
+def tell_question(seen: QuestionSeen) -> None:
+    """A line for the log about one question, however it was answered."""
+    fields = {
+        "source": seen.source,
+        "seconds": f"{seen.seconds:.4f}",
+        "lock": f"{seen.lock:.3f}",
+    }
+    log.debug("%s of %s", seen.what, seen.name, extra={"fields": fields})
+
+
+def tell_totals(registry: Registry) -> None:
+    """A line for the log with what the run has asked of registries."""
+    if log.isEnabledFor(logging.DEBUG):
+        from dataclasses import asdict
+
+        totals = asdict(registry.stats)
+        shown = {name: f"{n:.3f}" if isinstance(n, float) else n for name, n in totals.items()}
+        log.debug("asked of registries in this run", extra={"fields": shown})
+
+
+def _all_of(
+    observers: list[Callable[[RequestSeen], None]],
+) -> Callable[[RequestSeen], None] | None:
+    if len(observers) < 2:
+        return observers[0] if observers else None
+
+    def tell(seen: RequestSeen) -> None:
+        for observer in observers:
+            observer(seen)
+
+    return tell
