@@ -78,6 +78,7 @@ def _share(items: Iterable[Item]) -> None:
         chosen = first.setdefault(item.descriptor.digest, item)
         if chosen is not item and item.state == "planned":
             item.mount = chosen.target
+            chosen.images |= item.images
             if chosen.state == "planned":
                 chosen.before(item)
         elif item.state == "planned" and item.origin is not None:
