@@ -35,9 +35,12 @@ class Globals:
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """The flags of ``validate image``, by the names they have on the command line."""
+    """The flags of ``validate image``, by the names they have on the command line.
 
-    policy: str
+    ``policy`` is ``None`` if the flag was not given, which is not the same as empty.
+    """
+
+    policy: str | None
     image: str
     images: str
     file_path: str
@@ -160,7 +163,12 @@ def _bool(name: str, help_text: str, *, short: str = "", default: bool = False) 
 def image_flags() -> list[Flag]:
     """Declare the flags of ``validate image``."""
     return [
-        _text("policy", "Policy configuration: inline, file, git, https or Kubernetes.", short="p"),
+        Flag(
+            ["--policy", "-p"],
+            default=None,
+            help="Policy configuration: inline, file, git, https or Kubernetes. Without it only "
+            "signatures and attestations are checked.",
+        ),
         _text("image", "One image reference to validate.", short="i"),
         _text("images", "ApplicationSnapshot: a file, or inline JSON or YAML."),
         _text("file-path", "Deprecated, use --images: an ApplicationSnapshot file.", short="f"),

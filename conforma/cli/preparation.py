@@ -20,11 +20,11 @@ from conforma.cli.network import tell_totals
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected
 from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
-from conforma.errors import BadReference, ConformaError, InputError
+from conforma.errors import BadPolicyConfig, BadReference, ConformaError, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy import workspace
-from conforma.policy.config import Identity
+from conforma.policy.config import Identity, PolicyConfig
 from conforma.policy.effective_time import EffectiveTime
 from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.kube import Kubernetes
@@ -214,7 +214,7 @@ def _read_policy(
     load_key: Callable[[str], PublicKey],
 ) -> _Policy:
     """The policy after all overrides, with its moment and key (2.4); the first error wins."""
-    config = load_policy(options.policy, sources, cluster)
+    config = load_policy(options.policy or "", sources, cluster)
     overridden = apply_overrides(
         config,
         rekor_url=options.rekor_url,
@@ -229,10 +229,23 @@ def _read_policy(
     moment = EffectiveTime.parse(
         options.effective_time, allow_past=options.allow_past_effective_time
     )
+    _check_sources(options, config)
     key = overridden.config.public_key
     if not key:
         return _Policy(overridden, moment, None)
     return _Policy(overridden, moment, load_key(key))
+
+
+def _check_sources(options: ImageOptions, config: PolicyConfig) -> None:
+    """Refuse a policy in which there is nothing to judge by; having none at all is a choice."""
+    if config.sources:
+        return
+    if options.policy is not None:
+        raise BadPolicyConfig(
+            "the policy has no sources, so no rule would judge any image",
+            hint="leave --policy out to check only signatures and attestations",
+        )
+    log.warning("no policy was given: only signatures and attestations are checked")
 
 
 def _assemble(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -67,6 +67,8 @@ class Outcome:
 @dataclass
 class Shop:
     """The registry, a key, a policy, and what was published so far."""
+
+    NO_POLICY: ClassVar[str] = "--policy is left out"
 
     server: RegistryServer
     directory: Path
@@ -130,6 +132,8 @@ class Shop:
             "retry_max_retry": "0",
         }
         values = defaults | flags
+        if policy == self.NO_POLICY:
+            del values["policy"]
         options = [f"--{k.replace('_', '-')}={v}" for k, v in values.items() if v or k == "policy"]
         return ["validate", "image", *options, *args]
 

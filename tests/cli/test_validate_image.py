@@ -336,10 +336,30 @@ def test_evidence_that_is_damaged_or_about_another_image_is_a_violation(shop: Sh
     assert "no matching subject digest found" in done.component("stranger")["violations"][0]["msg"]
 
 
-def test_a_policy_without_sources_leaves_the_built_in_checks(shop: Shop) -> None:
+@pytest.mark.parametrize("text", ["", "sources: []", "# all: commented out\n"])
+def test_a_policy_that_holds_no_rules_is_refused(shop: Shop, text: str) -> None:
     shop.publish("web")
-    done = shop.validate("--show-successes", policy="")
+    file = shop.directory / "policy.yaml"
+    file.write_text(text)
+    done = shop.validate(policy=str(file) if text else "")
+    assert (done.status, done.out) == (1, "")
+    assert "hint: " in done.err
+
+
+def test_an_empty_policy_says_what_is_missing(shop: Shop) -> None:
+    done = shop.validate(policy="sources: []", image="registry.invalid/web", images="")
+    assert done.status == 1
+    assert done.err == (
+        "Error: the policy has no sources, so no rule would judge any image\n"
+        "hint: leave --policy out to check only signatures and attestations\n"
+    )
+
+
+def test_without_a_policy_there_are_the_built_in_checks_and_a_warning(shop: Shop) -> None:
+    shop.publish("web")
+    done = shop.validate("--show-successes", policy=shop.NO_POLICY)
     assert done.status == 0
+    assert "only signatures and attestations are checked" in done.err
     assert len(done.component("web")["successes"]) == 3
     assert list(done.report["policy"]) == ["publicKey"]
 
