@@ -155,8 +155,14 @@ def check_issued(
     material has none. Raises ``IdentityMismatch`` if no trusted authority
     issued the certificate.
     """
-    between = tuple(offered)
+    # Where they are of no use, the same certificate must not be looked at twice.
+    roots_only = (all(map(_is_root, found.certificates)) for found in root.authorities)
+    between = tuple(offered) if any(roots_only) else ()
     return root.issued.chain((leaf.certificate, between), lambda: _built(leaf, root, between))
+
+
+def _is_root(certificate: x509.Certificate) -> bool:
+    return certificate.subject == certificate.issuer
 
 
 def _built(
@@ -202,8 +208,8 @@ def _chain(
     from cryptography import x509
     from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store
 
-    roots = [c for c in authority.certificates if c.subject == c.issuer]
-    between = [c for c in authority.certificates if c.subject != c.issuer]
+    roots = [c for c in authority.certificates if _is_root(c)]
+    between = [c for c in authority.certificates if not _is_root(c)]
     if not roots:
         # An authority without its root: the last certificate is the anchor.
         roots = between[-1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from conforma.oci import media_types
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry, RegistryOptions
 from conforma.policy.rego.sigstore import Signatures
+from conforma.trust.bundle import Bundle
+from conforma.trust.bundle_verify import verify_bundle
 from conforma.trust.evidence import SIGNATURE, Attached, EvidenceReader
 from conforma.trust.identity import Identity
 from conforma.trust.keys import PublicKey
@@ -96,7 +99,9 @@ def test_a_certificate_is_followed_to_its_root_once() -> None:
     leaf, root = lab.fulcio.issue(), lab.root()
     first = verify_layer(lab.signature(leaf=leaf), DIGEST, lab.keyless(), root)
     second = verify_layer(lab.attestation(leaf=leaf), DIGEST, lab.keyless(), root)
+    third = Bundle.parse(json.dumps(lab.bundle(leaf=leaf)).encode())
     assert first.chain is second.chain
+    assert first.chain is verify_bundle(third, DIGEST, lab.keyless(), root).chain
     # Another root has vouched for nothing yet, and this one never will.
     stranger = replace(root, authorities=Lab().root().authorities)
     with pytest.raises(IdentityMismatch, match="leaf certificate verification failed"):
