@@ -1,4 +1,4 @@
-"""The search interface of Rekor v1 on a loopback port, for the log of ``rekor``.
+"""The interface of Rekor v1, search and upload, on a loopback port, for the log of ``rekor``.
 
 As the real log it recomputes the entry that a proposal stands for and answers
 with those of equal content. ``faults`` are answers given instead, in turn.
@@ -18,7 +18,8 @@ from typing import Any
 from acceptance.private_sigstore import rekor
 from acceptance.private_sigstore.rekor import Rekor
 
-RETRIEVE = "/api/v1/log/entries/retrieve"
+UPLOAD = "/api/v1/log/entries"
+RETRIEVE = f"{UPLOAD}/retrieve"
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,20 @@ class RekorServer:
         self.queries.append(json.loads(content))
         if self.faults:
             return self.faults.pop(0)
+        if path == UPLOAD:
+            return self._added(self.queries[-1])
         if path != RETRIEVE:
             return Fault(404, b'{"code":404,"message":"path not found"}')
         bodies = [body for proposal in self.queries[-1]["entries"] for body in recomputed(proposal)]
         found = [entry for entry in self.log.entries if json.loads(entry.body) in bodies]
         documents = (self.alter(entry.uuid, entry.retrieved()) for entry in found)
         return Fault(200, json.dumps([{uuid: document} for uuid, document in documents]).encode())
+
+    def _added(self, proposal: dict[str, Any]) -> Fault:
+        (body,) = recomputed(proposal)
+        entry = self.log.add(body)
+        headers = {"Location": f"{UPLOAD}/{entry.uuid}", "ETag": entry.uuid}
+        return Fault(201, json.dumps({entry.uuid: entry.retrieved()}).encode(), headers)
 
 
 def recomputed(proposal: dict[str, Any]) -> Iterator[dict[str, Any]]:
