@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,6 +22,19 @@ from conforma.oci.digest import DiffID, Digest
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 # An index beyond this is no release any more, and each child costs requests.
 MOST_CHILDREN: Final = 10_000
+
+
+def _spelt(names: str) -> Mapping[str, str]:
+    return {name.casefold(): name for name in names.split()}
+
+
+_MANIFEST: Final = _spelt(
+    "schemaVersion mediaType artifactType config layers manifests subject annotations"
+)
+_DESCRIPTOR: Final = _spelt("mediaType digest size urls annotations data artifactType platform")
+_PLATFORM: Final = _spelt("architecture os os.version os.features variant")
+_CONFIG: Final = _spelt("config rootfs")
+_ROOTFS: Final = _spelt("type diff_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ class Platform:
     @classmethod
     def parse(cls, document: object) -> Platform:
         """Read a ``platform`` object. Raises ``BadManifest``."""
-        members = _object(document, "platform")
+        members = _object(document, "platform", _PLATFORM)
         features = members.get("os.features", [])
         if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
             raise BadManifest("platform: os.features is not a list of strings")
@@ -79,7 +93,7 @@ class Descriptor:
     @classmethod
     def parse(cls, document: object) -> Descriptor:
         """Read a descriptor (OCI image-spec, descriptor.md). Raises ``BadManifest``."""
-        members = _object(document, "descriptor")
+        members = _object(document, "descriptor", _DESCRIPTOR)
         size = members.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
             raise BadManifest(f"descriptor: {size!r} is not a size in bytes")
@@ -215,9 +229,10 @@ class ImageConfig:
     @classmethod
     def parse(cls, raw: bytes) -> ImageConfig:
         """Read an image configuration. Raises ``BadManifest``."""
-        members = _object(_json(raw, "image config"), "image config")
+        members = _object(_json(raw, "image config"), "image config", _CONFIG)
         rootfs = members.get("rootfs")
-        listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        rootfs = _object(rootfs, "rootfs", _ROOTFS) if isinstance(rootfs, dict) else {}
+        listed = rootfs.get("diff_ids")
         listed = [] if listed is None else listed
         if not isinstance(listed, list) or not all(isinstance(i, str) for i in listed):
             raise BadManifest("image config: rootfs.diff_ids is not a list of strings")
@@ -253,7 +268,7 @@ def parse_manifest(raw: bytes, media_type: str) -> Manifest | Index:
 
 
 def _document(raw: bytes, media_type: str, what: str) -> dict[str, Any]:
-    members = _object(_json(raw, what), what)
+    members = _object(_json(raw, what), what, _MANIFEST)
     declared = members.get("mediaType")
     # Serving an index under a manifest's type (or the reverse) makes two
     # readers see two images: CVE-2021-41190.
@@ -272,16 +287,33 @@ def _document(raw: bytes, media_type: str, what: str) -> dict[str, Any]:
 
 def _json(raw: bytes, what: str) -> object:
     try:
-        return json.loads(raw.decode())
+        return json.loads(raw.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
         start = raw[:40].decode("ascii", "backslashreplace")
         reason = "empty" if not raw else f"starts with {start!r}"
         raise BadManifest(f"{what}: not JSON ({reason})") from cause
 
 
-def _object(document: object, what: str) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise BadManifest(f"the member {twice[:100]!r} stands twice in one object")
+    return members
+
+
+def _object(document: object, what: str, known: Mapping[str, str]) -> dict[str, Any]:
+    """The object, if its members mean the same to every reader.
+
+    Runtimes and registries written in Go take ``Layers`` for ``layers``; what
+    only they see would never be judged.
+    """
     if not isinstance(document, dict):
         raise BadManifest(f"{what}: expected a JSON object, found {type(document).__name__}")
+    for name in document:
+        meant = known.get(name.casefold(), name)
+        if meant != name:
+            raise BadManifest(f"{what}: {name[:100]!r} is {meant!r} to some readers only")
     return document
 
 

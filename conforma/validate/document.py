@@ -18,11 +18,20 @@ class Record:
     """One JSON object; ``where`` names it in errors."""
 
     def __init__(self, value: Any, where: str) -> None:
-        """Raises ``BadDocument`` unless ``value`` is an object or ``null``."""
+        """Raises ``BadDocument`` unless ``value`` is an object or ``null``.
+
+        Also for a field in two spellings: other programs that read the document
+        would take another one of them, and release what was not validated.
+        """
         if value is not None and not isinstance(value, Mapping):
             raise BadDocument(f"{where} must be an object, not {_kind(value)}")
-        self._fields = {str(key).casefold(): item for key, item in (value or {}).items()}
+        self._fields: dict[str, Any] = {}
         self._where = where
+        for key, item in (value or {}).items():
+            folded = str(key).casefold()
+            if folded in self._fields:
+                raise BadDocument(f"{where} has the field {folded} in two spellings")
+            self._fields[folded] = item
 
     def get(self, name: str) -> Any:
         """The value of a field, ``None`` if it is absent."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from conforma import gojson, yamljson
-from conforma.errors import BadReference, InputError
+from conforma.errors import BadManifest, BadReference, InputError
 from conforma.oci.reference import Reference
 from conforma.trust.signature import Attestation, Signature
 from conforma.validate.snapshot import Component, Snapshot
@@ -107,6 +107,8 @@ def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """An image's ``config`` as rules see it: known members in fixed order, empty ones left out.
 
     Runtimes written in Go take member names in any case, so this does too.
+    Raises ``BadManifest`` for a member that is there in two spellings, since
+    which of them a runtime obeys, or whether it merges them, cannot be told.
     """
     shown = _members(config, _CONFIG_MEMBERS)
     healthcheck = shown.get("Healthcheck")
@@ -171,6 +173,12 @@ def _image(
     return document
 
 
-def _members(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    given = {name.lower(): value for name, value in document.items()}
-    return {name: given[name.lower()] for name in names if given.get(name.lower())}
+def _members(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    known = {name.casefold() for name in names}
+    for name, value in document.items():
+        folded = name.casefold()
+        if folded in known and folded in given:
+            raise BadManifest(f"image config: the member {name!r} stands there in two spellings")
+        given[folded] = value
+    return {name: given[name.casefold()] for name in names if given.get(name.casefold())}

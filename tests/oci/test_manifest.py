@@ -84,6 +84,24 @@ def test_an_index_chooses_by_platform() -> None:
         (manifest(annotations={"a": 1}), media_types.OCI_MANIFEST, "annotations: expected"),
         (manifest(subject=[]), media_types.OCI_MANIFEST, "expected a JSON object"),
         (index(manifests=[D] * (MOST_CHILDREN + 1)), media_types.OCI_INDEX, "10001 manifests"),
+        # What readers in Go would take for the layers, and others would not see.
+        (
+            manifest(layers=..., Layers=[D]),
+            media_types.OCI_MANIFEST,
+            "'Layers' is 'layers' to some",
+        ),
+        (
+            manifest(**{"layer\u017f": [D]}),
+            media_types.OCI_MANIFEST,
+            "is 'layers' to some readers only",
+        ),
+        (index(Manifests=[D]), media_types.OCI_INDEX, "'Manifests' is 'manifests' to some"),
+        (manifest(layers=[{**D, "Digest": "x"}]), media_types.OCI_MANIFEST, "'Digest' is 'digest'"),
+        (
+            manifest()[:-1] + b',"layers":[]}',
+            media_types.OCI_MANIFEST,
+            "the member 'layers' stands twice in one object",
+        ),
     ],
 )
 def test_malformed_documents_are_refused_with_the_reason(
@@ -106,6 +124,16 @@ def test_an_image_config_lists_the_digests_of_its_plain_layers() -> None:
     for bad in (b"[]", b'{"rootfs":{"diff_ids":["sha256:x"]}}', b'{"rootfs":{"diff_ids":[1]}}'):
         with pytest.raises(BadManifest, match="image config"):
             ImageConfig.parse(bad)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"Config":{"User":"0"}}', b'{"Rootfs":{}}', b'{"rootfs":{"Diff_IDs":[]}}'],
+    ids=["config", "rootfs", "diff_ids"],
+)
+def test_an_image_config_is_not_read_in_part(raw: bytes) -> None:
+    with pytest.raises(BadManifest, match="to some readers only"):
+        ImageConfig.parse(raw)
 
 
 platforms = st.builds(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from conforma.errors import BadManifest
 from conforma.oci.reference import Reference
 from conforma.trust.envelope import Statement
 from conforma.trust.signature import Attestation, Signature
@@ -174,6 +175,15 @@ def test_config_members_are_known_whatever_their_case() -> None:
 
 
 LABEL = "operators.operatorframework.io.bundle.manifests.v1"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"Labels": {"debug": "true"}, "labels": {}}, {"Healthcheck": {"Test": ["a"], "test": ["b"]}}],
+)
+def test_a_config_member_in_two_spellings_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(BadManifest, match="in two spellings"):
+        shown_config(config)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def test_prints_fields_in_the_order_of_the_policy_input() -> None:
         ("components: [1]", "components[0] must be an object, not a number"),
         ("components: [{name: 1}]", "name in components[0] must be text, not a number"),
         ("components: [{source: x}]", "source must be an object, not text"),
+        (
+            "components: [{containerImage: bad, containerimage: good}]",
+            "components[0] has the field containerimage in two spellings",
+        ),
+        ("{components: [], Components: []}", "the document has the field components in two"),
     ],
 )
 def test_refuses_what_is_no_snapshot(text: str, reason: str) -> None:
