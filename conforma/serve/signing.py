@@ -255,7 +255,7 @@ def _log_note(entry: LogEntry | None) -> dict[str, str]:
 def _predicate_type(payload: bytes) -> str:
     try:
         document = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     kind = document.get("predicateType", "") if isinstance(document, dict) else ""
     return kind if isinstance(kind, str) else ""
