@@ -23,6 +23,7 @@
         LedgerBusy  StaleRight  LedgerUnverified
         OperationRefused       this one operation is no good                exit 1
       EngineError              the policy engine died or broke its limits   exit 3
+      ResourcesExhausted       memory, threads, files or disk space ran out exit 3
       Interrupted              Ctrl-C or SIGTERM                            exit 130
         DeadlineExceeded       ``--timeout`` ran out                        exit 3
 
@@ -255,6 +256,12 @@ class OperationRefused(LedgerError):
 
 class EngineError(ConformaError):
     """The policy engine could not be started, died or exceeded a limit."""
+
+    exit_status = 3
+
+
+class ResourcesExhausted(ConformaError):
+    """The machine had too little of something, or failed in another way."""
 
     exit_status = 3
 

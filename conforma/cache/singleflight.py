@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import copy
 import threading
+import time
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -153,11 +154,12 @@ class SingleFlight(Generic[T]):
             del self._flights[flight.key]
 
     def join(self, seconds: float) -> None:
-        """Wait a little for running work to end; used when the cache is closed."""
+        """Wait so long, altogether, for running work to end; used when the cache is closed."""
         with self.lock:
             threads = list(self._threads)
+        until = time.monotonic() + seconds
         for thread in threads:
-            thread.join(seconds)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _start(self, flight: Flight[T], work: Callable[[Flight[T]], T]) -> None:
         context = contextvars.copy_context()

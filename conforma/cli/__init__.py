@@ -9,6 +9,14 @@ def main() -> NoReturn:
     """Run the program with the arguments of the process and exit with its status."""
     import sys
 
-    from conforma.cli.root import run
+    try:
+        from conforma.cli import streams
 
-    sys.exit(run(sys.argv[1:]))
+        streams.complete()
+        from conforma.cli.root import run
+
+        status = run(sys.argv[1:])
+        streams.settle()
+    except KeyboardInterrupt:  # while the program was still being loaded
+        status = 130
+    sys.exit(status)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from conforma.errors import ConformaError, Interrupted
 from conforma.validate.result import Report
+
+_REPEATED: Final = 5
+"""Components with the same error that are named one by one."""
 
 
 def together(errors: Sequence[ConformaError]) -> ConformaError:
@@ -64,12 +69,17 @@ def is_worth_writing(report: Report) -> bool:
 def raise_unless_passed(report: Report, *, strict: bool) -> None:
     """Raise what the exit status stands for, unless the report passed.
 
-    Components that could not be decided are named one by one. A component that
-    did not pass is only an error if ``strict``.
+    Components that could not be decided are named one by one, but of many with
+    the same error only the first. A component that did not pass is only an
+    error if ``strict``.
     """
     errors: list[ConformaError] = []
+    counts: Counter[str] = Counter()
     for result in report.undecided:
         assert result.error is not None
+        counts[result.error.message] += 1
+        if counts[result.error.message] > _REPEATED:
+            continue
         error = ConformaError(
             f"error validating image {result.component.container_image} "
             f"of component {result.component.name}: {result.error.message}",
@@ -77,6 +87,13 @@ def raise_unless_passed(report: Report, *, strict: bool) -> None:
         )
         error.exit_status = result.error.exit_status
         errors.append(error)
+    errors.extend(
+        ConformaError(
+            f"the same for {count - _REPEATED} more components: {message.splitlines()[0]}"
+        )
+        for message, count in counts.items()
+        if count > _REPEATED
+    )
     if strict and any(result.violations for result in report.components):
         errors.append(ConformaError("success criteria not met"))
     if errors:

@@ -75,6 +75,8 @@ class Preparation:
     def tools(self, expanded: Snapshot) -> Tools:
         """What components of the expanded snapshot are validated with."""
 
+        encoded = policy_input.encoded(expanded)
+
         def make_input(
             component: Component,
             image: Reference,
@@ -87,7 +89,7 @@ class Preparation:
                 facts=read_facts(image, self.images),
                 signatures=signatures,
                 attestations=attestations,
-                snapshot=expanded,
+                snapshot=encoded,
                 policy_spec=self.policy,
             )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import click
 
+from conforma.cli import streams
 from conforma.cli.command import Flag, LazyGroup
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoFloat, GoInt, GoList
 from conforma.cli.network import network_flags
@@ -87,6 +89,7 @@ def run(args: Sequence[str]) -> int:
     """
     program = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 - spares an import
     try:
+        streams.allow_open_files()
         status = root.main(
             args=list(args),
             prog_name=program if program in ("conforma", "ec") else "conforma",
@@ -105,18 +108,32 @@ def run(args: Sequence[str]) -> int:
         _say("Error: interrupted")
         return Interrupted.exit_status
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not try to flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        streams.forget_output()  # whoever read it has gone and need not be told
         return 1
-    except Exception:
+    except Exception as error:
+        return _failed(error, debug="--debug" in args)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    from conforma.validate.exhaustion import explained
+
+    explanation = explained(error)
+    if explanation is None or debug:
         import traceback
 
         traceback.print_exc()
+    if explanation is None:
         return _BUG
-    return status if isinstance(status, int) else 0
+    streams.forget_output()  # it may be what failed
+    _say(f"Error: {explanation.message}")
+    if explanation.hint:
+        _say(f"hint: {explanation.hint}")
+    return explanation.exit_status
 
 
 def _say(line: str) -> None:
     from conforma.report.wrapping import harmless
 
-    click.echo(harmless(line), err=True)
+    with suppress(OSError):  # the exit status says it as well
+        click.echo(harmless(line), err=True)

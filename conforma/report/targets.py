@@ -71,10 +71,14 @@ def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
     targets: list[Target] = []
     problems: list[str] = []
     hints: list[str] = []
+    taken: set[Path | None] = set()
     for text in texts:
         try:
             target = parse(text, defaults)
-            _check_path(target.path)
+            final = _check_path(target.path)
+            if final in taken:
+                raise InputError(f"two outputs to {target.path}: each would overwrite the other")
+            taken |= {final} - {None}
             targets.append(target)
         except InputError as error:
             problems.append(error.message)
@@ -88,9 +92,11 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
     """Write the report to every target, in order.
 
     A target that fails does not keep the others from being written; what was
-    wrong with each is raised together afterwards, as one ``InputError``.
+    wrong with each is raised together afterwards, as one ``InputError``. Raises
+    ``BrokenPipeError`` if all that is wrong is that nobody reads standard output.
     """
     problems: list[str] = []
+    unread: BrokenPipeError | None = None
     for target in targets:
         pieces = render(report, target.format, target.options)
         try:
@@ -101,11 +107,16 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
                 _write(pieces, stdout)
                 stdout.flush()
         except OSError as cause:
+            if isinstance(cause, BrokenPipeError) and not target.path:
+                unread = cause
+                continue
             problems.append(_os_error("write", target.path or "standard output", cause))
         except ConformaError as error:
             problems.append(error.message)
     if problems:
         raise InputError("\n".join(problems))
+    if unread is not None:
+        raise unread
 
 
 def _write(pieces: Iterator[Piece], file: BinaryIO) -> None:
@@ -150,10 +161,13 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def _check_path(path: str) -> None:
-    """Raises ``InputError`` for a path that could not be written."""
+def _check_path(path: str) -> Path | None:
+    """The file that ``path`` would become; ``None`` for what takes several reports in a row.
+
+    Raises ``InputError`` for a path that could not be written.
+    """
     if not path:
-        return
+        return None
     final = Path(path).resolve()
     if final.is_dir():
         raise InputError(f"open {path}: is a directory")
@@ -163,6 +177,7 @@ def _check_path(path: str) -> None:
     writable = final if final.exists() else parent
     if not os.access(writable, os.W_OK):
         raise InputError(f"open {path}: permission denied")
+    return None if final.exists() and not final.is_file() else final
 
 
 def _umask() -> int:

@@ -84,23 +84,29 @@ def build(
     facts: ImageFacts,
     signatures: Iterable[Signature],
     attestations: Iterable[Attestation],
-    snapshot: Snapshot,
+    snapshot: gojson.Raw,
     policy_spec: Mapping[str, Any],
 ) -> bytes:
     """The input document for one component, compact, without a newline.
 
-    ``reference`` is pinned; ``policy_spec`` is the effective policy with
+    ``reference`` is pinned; ``snapshot`` is what :func:`encoded` made of the
+    expanded one, once for all components; ``policy_spec`` is the effective policy with
     pinned sources, in the order in which it is to appear.
     """
     document: dict[str, Any] = {
         "attestations": [_attestation(attestation) for attestation in attestations],
         "image": _image(component, reference, facts, signatures),
-        "snapshot": snapshot.as_dict(),
+        "snapshot": snapshot,
     }
     if component.name:
         document["component_name"] = component.name
     document["policy_spec"] = policy_spec
     return gojson.encode(document)
+
+
+def encoded(snapshot: Snapshot) -> gojson.Raw:
+    """The snapshot as it stands in every document of a run."""
+    return gojson.compact(gojson.encode(snapshot.as_dict()))
 
 
 def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def in_parallel(
     """What ``work`` returned or raised for each item, in the order of the items.
 
     At most ``workers`` threads (at least one) run at the same time, and with
-    enough items exactly that many. When the run is to stop, no further item is
+    enough items exactly that many, if the machine has them. When the run is to stop, no further item is
     begun, and an item without an answer gets the error that says why.
     """
     if not items:
@@ -39,7 +39,12 @@ def in_parallel(
     unregister = cancellation.on_cancel(pool.wake.set)
     try:
         for number in range(min(max(workers, 1), len(items))):
-            threading.Thread(target=pool.run, name=f"worker-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=pool.run, name=f"worker-{number}", daemon=True).start()
+            except RuntimeError:
+                if number == 0:
+                    raise
+                break  # no more threads to be had; those that run do all the work
         pool.wake.wait()
         if cancellation.cancelled:
             pool.finished.wait(_GRACE)

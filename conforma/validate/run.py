@@ -13,6 +13,7 @@ from typing import Protocol
 
 from conforma.cancellation import Cancellation
 from conforma.errors import ConformaError, DeadlineExceeded, EngineError, Interrupted
+from conforma.validate.exhaustion import explained
 from conforma.validate.pool import in_parallel
 from conforma.validate.result import ComponentResult
 from conforma.validate.snapshot import Component
@@ -83,6 +84,8 @@ def _contained(
     except ConformaError as error:
         return _undecided(component, error)
     except Exception as error:
+        if (explanation := explained(error)) is not None:
+            return _undecided(component, explanation)
         log.exception("internal error while validating %s", component.container_image)
         return _undecided(
             component,

@@ -17,6 +17,7 @@ from conforma.errors import BadSnapshot, InputError
 from conforma.validate.document import BadDocument, Record
 
 UNNAMED: Final = "Unnamed"
+_SHOWN: Final = 500
 _GIT_FIELDS: Final = ("url", "revision", "context", "devfileUrl", "dockerfileUrl")
 
 
@@ -72,6 +73,8 @@ def from_path_or_text(value: str) -> Snapshot:
     """
     try:
         text = Path(value).read_text(encoding="utf-8")
+    except UnicodeDecodeError as cause:
+        raise BadSnapshot(f"open {value}: not UTF-8 text: {cause}") from cause
     except (OSError, ValueError) as cause:
         try:
             return parse(value)
@@ -80,7 +83,7 @@ def from_path_or_text(value: str) -> Snapshot:
                 reason = cause.strerror if isinstance(cause, OSError) else str(cause)
                 error.hint = f"taken as a file, {value} could not be read: {reason}"
             raise
-    return parse(text)
+    return _parsed(text, value)
 
 
 def from_file(path: str) -> Snapshot:
@@ -92,18 +95,30 @@ def from_file(path: str) -> Snapshot:
         raise BadSnapshot(f"open {path}: {reason}") from cause
     except ValueError as cause:
         raise BadSnapshot(f"open {path}: not UTF-8 text: {cause}") from cause
-    return parse(text)
+    return _parsed(text, path)
+
+
+def _parsed(text: str, path: str) -> Snapshot:
+    try:
+        return parse(text)
+    except BadSnapshot as error:
+        error.hint = f"the text was read from {path}"
+        raise
 
 
 def parse(text: str) -> Snapshot:
     """Read an ApplicationSnapshot document, as JSON or YAML.
 
-    Raises ``BadSnapshot``, whose message holds the whole text, as the Go tool's does.
+    Raises ``BadSnapshot``, whose message holds the text, as the Go tool's does, unless it is
+    long: a file that was named by mistake may be large, and need not be for everybody's eyes.
     """
     try:
         return from_document(yamljson.parse(text))
     except (InputError, BadDocument) as cause:
-        raise BadSnapshot(f"unable to parse Snapshot specification from {text}: {cause}") from cause
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+        raise BadSnapshot(
+            f"unable to parse Snapshot specification from {shown}: {cause}"
+        ) from cause
 
 
 def from_document(document: Any) -> Snapshot:
@@ -207,4 +222,6 @@ def _component(record: Record) -> Component:
 
 
 def _looks_like_a_path(value: str) -> bool:
-    return bool(value) and len(value) < 4096 and not set("\n{}") & set(value)
+    return (
+        bool(value) and len(value) < 4096 and ": " not in value and not set("\n{}[]") & set(value)
+    )

@@ -13,6 +13,7 @@ from conforma.validate.policy_input import (
     ImageFacts,
     ParentImage,
     build,
+    encoded,
     manifest_directory,
     parsed_files,
     shown_config,
@@ -49,7 +50,7 @@ def built(
         facts=facts or ImageFacts(),
         signatures=signatures,
         attestations=attestations or (attestation(),),
-        snapshot=snapshot or Snapshot((component,)),
+        snapshot=encoded(snapshot or Snapshot((component,))),
         policy_spec=policy_spec or {},
     ).decode()
 

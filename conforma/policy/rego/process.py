@@ -8,7 +8,6 @@ another one's turn.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import itertools
 import os
@@ -26,6 +25,7 @@ from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
 PROTOCOL = 1
 _EXIT_OUT_OF_MEMORY = 86
 _STDERR_LINES = 20
+_NO_MEMORY = ("memory", "cannot allocate")
 
 
 class Died:
@@ -111,7 +111,7 @@ class EngineProcess:
         self._greeted = threading.Event()
         self._wrong: str | None = None
         self._dead = False
-        self._complaints: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._complaints: list[str] = []  # the first ones: the reason comes before its traces
         self._listener = threading.Thread(
             target=self._listen, name="conforma-engine-complaints", daemon=True
         )
@@ -196,11 +196,15 @@ class EngineProcess:
             how = f"was ended by {_signal_name(-status)}"
         elif status is not None:
             how = f"ended with status {status}"
+        self._listener.join(timeout=1)
         said = next((line for line in self._complaints if line.strip()), "")
+        hint = "run the command again; if it was killed for its memory, validate with fewer workers"
+        if not self.opa_version and any(word in said for word in _NO_MEMORY):
+            hint = "the engine got no memory; raise the limit (ulimit -v)"
+        elif not self.opa_version:
+            hint = "reinstall conforma, or correct or unset CONFORMA_ENGINE"
         return EngineError(
-            f"the policy engine (pid {self.pid}) {how}" + (f": {said}" if said else ""),
-            hint="run the command again; if it was killed for its memory, validate with fewer "
-            "workers",
+            f"the policy engine (pid {self.pid}) {how}" + (f": {said}" if said else ""), hint=hint
         )
 
     def _read(self) -> None:
@@ -239,7 +243,8 @@ class EngineProcess:
     def _listen(self) -> None:
         assert self._child.stderr is not None
         for line in self._child.stderr:
-            self._complaints.append(line.decode(errors="replace").rstrip())
+            if len(self._complaints) < _STDERR_LINES:
+                self._complaints.append(line.decode(errors="replace").rstrip())
 
 
 def _mebibytes(size: int) -> int:

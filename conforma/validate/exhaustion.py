@@ -1,0 +1,39 @@
+"""What the machine had too little of, told from a bug.
+
+Memory, threads, open files and disk space run out in the middle of anything.
+That says nothing about the image, and the person can do something about it.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from conforma.errors import ResourcesExhausted
+
+_FEWER: Final = "use fewer --workers"
+_SHORTAGES: Final = {
+    errno.EMFILE: ("too many open files", f"{_FEWER}, or raise the limit (ulimit -n)"),
+    errno.ENFILE: ("the machine has too many open files", _FEWER),
+    errno.ENOMEM: ("out of memory", _FEWER),
+    errno.EAGAIN: ("no more threads or processes", f"{_FEWER}, or raise the limit (ulimit -u)"),
+    errno.ENOSPC: ("no space left on device", "free some space, or move TMPDIR and --cache-dir"),
+    errno.EDQUOT: ("disk quota exceeded", "free some space, or move TMPDIR and --cache-dir"),
+}
+
+
+def explained(cause: BaseException) -> ResourcesExhausted | None:
+    """The error for a failure of the machine; ``None`` if ``cause`` is none, but a bug."""
+    if isinstance(cause, MemoryError):
+        return _exhausted(*_SHORTAGES[errno.ENOMEM])
+    if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
+        return _exhausted(*_SHORTAGES[errno.EAGAIN])
+    if not isinstance(cause, OSError):
+        return None
+    reason, hint = _SHORTAGES.get(cause.errno or 0, (cause.strerror or str(cause), None))
+    where = f"{cause.filename}: " if cause.filename else ""
+    return _exhausted(f"{where}{reason[:1].lower()}{reason[1:]}", hint)
+
+
+def _exhausted(message: str, hint: str | None) -> ResourcesExhausted:
+    return ResourcesExhausted(message, hint=hint)
