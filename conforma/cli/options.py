@@ -224,7 +224,8 @@ def image_flags() -> list[Flag]:
             ["--vsa-upload"],
             type=GoList(),
             default=(),
-            help="Where summaries go: rekor[@URL] or local@DIR; repeatable.",
+            help="Where summaries go and are looked for: ledger@DIR, local@DIR or rekor[@URL], each "
+            "with ?PARAMETER=VALUE; repeatable.",
         ),
         Flag(
             ["--vsa-expiration"],

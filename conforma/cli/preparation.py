@@ -10,17 +10,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
+from conforma.cli import vsa
 from conforma.cli.network import tell_totals
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected
+from conforma.cli.vsa import Summaries
 from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
-from conforma.errors import BadPolicyConfig, BadReference, ConformaError, InputError
+from conforma.errors import BadPolicyConfig, BadReference, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy import workspace
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_VSA_FORMATS: Final = ("dsse", "predicate")
-
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
@@ -71,6 +71,7 @@ class Preparation:
     cancellation: Cancellation
     policy: Mapping[str, Any]
     key: str
+    summaries: Summaries = field(default_factory=Summaries)
 
     def tools(self, expanded: Snapshot) -> Tools:
         """What components of the expanded snapshot are validated with."""
@@ -172,10 +173,11 @@ def prepare(
         )
         problems.add(errors)
         policy = replace(policy, settings=replace(policy.settings, config=config))
-    problems.add(_vsa_problems(options))
+    summaries, vsa_problems = vsa.read(options, cluster, load_key)
+    problems.add(vsa_problems)
     problems.raise_any()
     assert policy is not None
-    return _assemble(
+    assembled = _assemble(
         options,
         cancellation,
         engine,
@@ -189,6 +191,7 @@ def prepare(
         trace_rules=trace_rules,
         formats=formats,
     )
+    return replace(assembled, summaries=summaries)
 
 
 def _read_snapshot(options: ImageOptions, cluster: Kubernetes) -> Snapshot:
@@ -356,35 +359,3 @@ def _download(sources: Sources, url: str) -> bytes:
     """The one file that an https URL names."""
     (file,) = (path for path in sources.fetch(url).path.iterdir() if path.is_file())
     return file.read_bytes()
-
-
-def _vsa_problems(options: ImageOptions) -> list[ConformaError]:
-    """What is wrong with the ``--vsa`` flags (1.6), and what of them there is not yet."""
-    problems: list[ConformaError] = []
-    if options.vsa:
-        if options.attestation_format not in _VSA_FORMATS:
-            problems.append(
-                InputError(
-                    f"invalid --attestation-format: {options.attestation_format} "
-                    f"(valid: {', '.join(_VSA_FORMATS)})"
-                )
-            )
-        elif options.attestation_format == "dsse" and not options.vsa_signing_key:
-            problems.append(InputError("--vsa-signing-key required for --attestation-format=dsse"))
-        else:
-            problems.append(
-                InputError(
-                    "--vsa is not available yet",
-                    hint="--output vsa=FILE writes the unsigned summary of the whole snapshot",
-                )
-            )
-    if options.vsa_upload:
-        if options.vsa_expiration > 0 and not options.vsa_public_key:
-            problems.append(
-                InputError(
-                    "--vsa-public-key required when --vsa-upload is set with --vsa-expiration > 0"
-                )
-            )
-        elif not problems:
-            problems.append(InputError("--vsa-upload is not available yet"))
-    return problems

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),
     "help": ("conforma.cli.help:command", "Explain a command"),
+    "ledger": ("conforma.cli.ledger:command", "Publish verdicts as metadata anybody can check"),
     "lookup": ("conforma.cli.lookup:command", "Say what image references mean in their registries"),
     "mirror": ("conforma.cli.mirror:command", "Copy images and all that validating them needs"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),

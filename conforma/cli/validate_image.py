@@ -10,10 +10,10 @@ import logging
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from conforma.cancellation import Cancellation
-from conforma.cli import logs, progress
+from conforma.cli import logs, progress, vsa
 from conforma.cli.color import color_wanted
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected, is_worth_writing, raise_unless_passed
@@ -31,6 +31,9 @@ from conforma.validate.expansion import expand
 from conforma.validate.result import ComponentResult, Report
 from conforma.validate.run import validate_snapshot
 from conforma.validate.snapshot import Component
+
+if TYPE_CHECKING:
+    from conforma.ledger.earlier import Earlier
 
 log = logging.getLogger(__name__)
 
@@ -66,20 +69,34 @@ def run(options: ImageOptions, settings: Globals) -> int:
         )
         _warn_of_skipped_checks(options)
         _warn_of_loose_patterns(prepared.verifier.policy.identity)
-        report = _validated(prepared, options, settings, cancellation)
+        order = vsa.order(prepared.summaries, options, stack, cancellation)
+        earlier = vsa.earlier(
+            prepared.summaries, options, prepared.policy, prepared.key, stack, cancellation
+        )
+        report = _validated(prepared, options, settings, cancellation, earlier)
         if is_worth_writing(report):
             targets.write(report, outputs, sys.stdout.buffer)
+            if order is not None:
+                vsa.make(report, order)
         raise_unless_passed(report, strict=options.strict)
     return 0
 
 
 def _validated(
-    prepared: Preparation, options: ImageOptions, settings: Globals, cancellation: Cancellation
+    prepared: Preparation,
+    options: ImageOptions,
+    settings: Globals,
+    cancellation: Cancellation,
+    earlier: Earlier | None,
 ) -> Report:
     snapshot, expansion = expand(prepared.snapshot, prepared.registry, cancellation)
     tools = prepared.tools(snapshot)
 
     def validate(component: Component) -> ComponentResult:
+        if earlier is not None:
+            spared = vsa.spared(component, earlier, prepared.registry)
+            if spared is not None:
+                return spared
         return validate_component(component, prepared.checks, tools)
 
     with progress.shown(

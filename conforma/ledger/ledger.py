@@ -19,14 +19,23 @@ from conforma.ledger.storage import LocalDirectory
 class Ledger:
     """A ledger in a directory. Opening it verifies what is published there."""
 
-    def __init__(self, directory: Path, *, before: Step = no_step, parallel: int = 8) -> None:
-        """Raises ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        root: bytes | None = None,
+        before: Step = no_step,
+        parallel: int = 8,
+    ) -> None:
+        """``root`` is the root metadata to trust, by default the first of the ledger.
+
+        Raises ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify."""
         self.directory = directory
         self.config = read_config(directory)
         self.storage = LocalDirectory(
             directory, shared=self.config.shared, before=before, parallel=parallel
         )
-        self.state = State(self.storage, str(directory))
+        self.state = State(self.storage, str(directory), root)
         self.history = History(self.storage)
         self.inbox = Inbox(self.storage, self.config)
         self.right = CommitRight(directory / RIGHT, shared=self.config.shared)

@@ -69,7 +69,7 @@ def _components(results: tuple[ComponentResult, ...]) -> Iterator[str]:
     if len(results) == 1:
         (result,) = results
         yield f"Component: {harmless_line(result.component.name)}\n"
-        yield f"ImageRef: {harmless_line(result.image)}\n\n"
+        yield f"ImageRef: {harmless_line(result.image)}\n{_skipped(result)}\n"
     elif results:
         yield "\nComponents:\n"
         for result in results:
@@ -77,8 +77,13 @@ def _components(results: tuple[ComponentResult, ...]) -> Iterator[str]:
                 f"- Name: {harmless_line(result.component.name)}\n"
                 f"  ImageRef: {harmless_line(result.image)}\n"
                 f"  Violations: {len(result.violations)}, Warnings: {len(result.warnings)}, "
-                f"Successes: {len(result.successes)}\n\n"
+                f"Successes: {len(result.successes)}\n{_skipped(result, _INDENT)}\n"
             )
+
+
+def _skipped(result: ComponentResult, indent: str = "") -> str:
+    """A line for a component that was not validated, because an earlier verdict stands."""
+    return f"{indent}Skipped: {harmless_line(result.skipped)}\n" if result.skipped else ""
 
 
 def _findings(

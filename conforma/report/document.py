@@ -63,6 +63,8 @@ def component(report: Report, result: ComponentResult) -> dict[str, Any]:
     members["success"] = result.success
     if result.error is not None:
         members["error"] = result.error.message
+    if result.skipped:
+        members["skipped"] = result.skipped
     if result.signatures:
         members["signatures"] = list(result.signatures)
     if result.attestations:

@@ -21,7 +21,8 @@ class ComponentResult:
     as section 7.2 of the specification shows them. ``statements`` (the signed
     bytes) and ``policy_input`` are only kept when an output asks for them;
     ``provenance`` is who vouched for ``signatures`` and ``attestations``.
-    ``moment`` is the effective time it was judged at.
+    ``moment`` is the effective time it was judged at. ``skipped`` says which
+    earlier verdict stands, if the component was not validated in this run.
     With an ``error`` the component could not be decided, and whatever was found
     before is not a verdict.
     """
@@ -37,6 +38,7 @@ class ComponentResult:
     policy_input: bytes = b""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     moment: datetime | None = None
+    skipped: str = ""
     error: ConformaError | None = None
 
     @property
@@ -105,4 +107,5 @@ class Report:
             return "FAILURE"
         if warnings:
             return "WARNING"
-        return "SUCCESS" if successes else "SKIPPED"
+        skipped = any(result.skipped for result in self.components)
+        return "SUCCESS" if successes or skipped else "SKIPPED"
