@@ -58,6 +58,10 @@ class SharedFile:
         """Fill ``buffer`` from ``offset``; returns how many bytes there were."""
         return os.preadv(self._descriptor, [buffer], offset)
 
+    def fileno(self) -> int:
+        """The descriptor, for ``sendfile``; it stays ours, and its position has no meaning."""
+        return self._descriptor
+
     def reader(self) -> BinaryIO:
         """An independent handle at position 0."""
         return cast(BinaryIO, io.BufferedReader(_Reader(self), BUFFER))

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "lookup": ("conforma.cli.lookup:command", "Say what image references mean in their registries"),
     "mirror": ("conforma.cli.mirror:command", "Copy images and all that validating them needs"),
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
+    "serve": ("conforma.cli.serve:command", "Serve images of other registries from the cache"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
     "validate": ("conforma.cli.validate:command", "Validate images before their release"),
     "version": ("conforma.cli.version:command", "Print version information"),

@@ -147,6 +147,13 @@ class Layout:
             return self._read(blob, None, limit)
         return self._read(blob.digest, blob.size, limit)
 
+    def blob_size(self, digest: Digest) -> int:
+        """Bytes of the blob."""
+        size = self._files.size(blob_name(digest))
+        if size is None:
+            raise NotFound(f"{self.place}@{digest}: not in the image layout")
+        return size
+
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """The tags of the reference's repository."""
         repository = _repository_in(reference)

@@ -11,6 +11,7 @@ import httpx
 
 from conforma.errors import BadManifest, BadResponse, NotFound
 from conforma.oci import media_types
+from conforma.oci.digest import Digest
 from conforma.oci.exchange import Answer, Exchange
 from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.manifests import Manifests
@@ -74,6 +75,14 @@ class Listings:
             except BadManifest as cause:
                 raise BadManifest(f"{reference}: referrers: {cause.message}") from cause
         return tuple(found)
+
+    def blob_size(self, reference: Reference, digest: Digest) -> int:
+        """What a HEAD says about a blob's length. Raises ``BadResponse`` if it does not."""
+        answer = self._exchange.fetch(Ask("HEAD", reference, f"blobs/{digest}"), _LARGEST_PAGE)
+        length = answer.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise BadResponse(f"{reference.repository_name}@{digest}: of unknown length")
+        return int(length)
 
     def _tagged_referrers(self, reference: Reference) -> tuple[Descriptor, ...]:
         assert reference.digest is not None

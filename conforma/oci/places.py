@@ -77,6 +77,13 @@ class Places(Registry):
             raise TooLarge(f"{reference}: {blob.size} bytes, over the limit of {limit}")
         return layout.read_blob(blob, limit=limit)
 
+    def blob_size(self, reference: Reference, digest: Digest) -> int:
+        """As the registry's."""
+        layout = self._place(reference.pinned(digest))
+        if layout is None:
+            return super().blob_size(reference, digest)
+        return layout.blob_size(digest)
+
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """As the registry's; a mirror does not claim to know all tags of a repository."""
         if reference.is_layout:

@@ -204,6 +204,18 @@ class Registry:
             self._recall.keep(digest, data)
         return data
 
+    def blob_size(self, reference: Reference, digest: Digest) -> int:
+        """How many bytes the repository's blob has; the registry is asked each time.
+
+        Raises ``BadResponse`` if it does not say.
+        """
+        return self._listings.blob_size(reference, digest)
+
+    def forget(self, reference: Reference) -> None:
+        """Ask anew what the reference's tag means and what refers to its digest."""
+        self._manifests.forget(reference)
+        self._referrers.forget((reference.repository_name, reference.digest))
+
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order."""
         return self._listings.tags(reference)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from conforma.cache.handles import SharedFile
+
 PIECE = 1024 * 1024
 
 
@@ -91,6 +93,55 @@ class FileBody:
                 sent(written)
                 offset += written
                 count -= written
+
+
+class HandleBody:
+    """A complete file of the layer cache, pinned while the answer is under way."""
+
+    def __init__(self, file: SharedFile) -> None:
+        self._file = file
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._file.size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """These bytes; fewer only at the end."""
+        return self._file.read_at(offset, count)
+
+    def send(
+        self, connection: socket.socket, offset: int, count: int, sent: Callable[[int], None]
+    ) -> None:
+        """Have the kernel copy the file to the socket; over TLS in large pieces."""
+        if isinstance(connection, ssl.SSLSocket):
+            send_pieces(self.read, connection, offset, count, sent)
+            return
+        while count:
+            written = os.sendfile(connection.fileno(), self._file.fileno(), offset, count)
+            if written == 0:
+                raise OSError("a cached file is shorter than it was")
+            sent(written)
+            offset += written
+            count -= written
+
+
+def send_pieces(
+    read: Callable[[int, int], bytes],
+    connection: socket.socket,
+    offset: int,
+    count: int,
+    sent: Callable[[int], None],
+) -> None:
+    """Write what ``read`` gives, piece by piece."""
+    while count:
+        piece = read(offset, min(count, PIECE))
+        if not piece:
+            raise OSError("a body ended early")
+        connection.sendall(piece)
+        sent(len(piece))
+        offset += len(piece)
+        count -= len(piece)
 
 
 class Slice:

@@ -30,6 +30,7 @@ from conforma.serve.bodies import MemoryBody, Slice
 from conforma.serve.httpd import BadRequest, HttpServer, Incoming, Response
 from conforma.serve.listing import page_of_names, page_of_referrers
 from conforma.serve.log import RequestLog
+from conforma.serve.ranges import wanted_range
 from conforma.serve.store import Repository, Store, StoredManifest
 from conforma.serve.uploads import Uploads, failure
 
@@ -193,7 +194,7 @@ class RegistryServer:
             "Docker-Content-Digest": str(digest),
             "Accept-Ranges": "bytes",
         }
-        wanted = _range(incoming.headers.get("range"), body.size)
+        wanted = wanted_range(incoming.headers.get("range"), body.size)
         if wanted is None:
             return Response(200, headers, body)
         first, last = wanted
@@ -265,15 +266,3 @@ def _missing(repository: Repository, document: dict[str, object]) -> str | None:
         if repository.find(Digest.parse(str(child.get("digest")))) is None:
             return str(child.get("digest"))
     return None
-
-
-def _range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte of a single range; first > last if there is none; None for all."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    if match is None or match[0] == "bytes=-":
-        return None
-    if not match[1]:
-        return max(size - int(match[2]), 0), size - 1
-    first = int(match[1])
-    last = min(int(match[2]), size - 1) if match[2] else size - 1
-    return first, last

@@ -1,0 +1,17 @@
+"""Which bytes a ``Range`` header asks for (RFC 9110, section 14)."""
+
+from __future__ import annotations
+
+import re
+
+
+def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First and last byte of a single range; first > last if there is none; ``None`` for all."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if match is None or match[0] == "bytes=-":
+        return None
+    if not match[1]:
+        return max(size - int(match[2]), 0), size - 1
+    first = int(match[1])
+    last = min(int(match[2]), size - 1) if match[2] else size - 1
+    return first, last
