@@ -70,7 +70,9 @@ class Bundle:
         times = an_object(material.get("timestampVerificationData") or {}, _WHAT)
         return cls(
             version["old"] or version["new"],
-            None if envelope is None else Envelope.from_document(envelope, what=_WHAT),
+            None
+            if envelope is None
+            else Envelope.from_document(envelope, what=_WHAT, where=" in bundle attestation"),
             None if message is None else _message(an_object(message, _WHAT)),
             certificates,
             hint,

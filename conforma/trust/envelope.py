@@ -48,15 +48,17 @@ class Envelope:
         return cls.from_document(load_json(data, what), what=what)
 
     @classmethod
-    def from_document(cls, document: Any, *, what: str = "malformed attestation data") -> Envelope:
-        """The same for an envelope that is part of a larger document."""
+    def from_document(
+        cls, document: Any, *, what: str = "malformed attestation data", where: str = ""
+    ) -> Envelope:
+        """The same for an envelope that is part of a larger document; ``where`` says of which."""
         if not isinstance(document, dict):
             raise BadEvidence(f"{what}: the envelope is not an object")
         payload = document.get("payload", "")
         if not isinstance(payload, str):
             raise BadEvidence(f"{what}: payload is not a string")
         if not payload:
-            raise BadEvidence("no `payload` data found")
+            raise BadEvidence(f"no `payload` data found{where}")
         payload_type = document.get("payloadType", "")
         if not isinstance(payload_type, str):
             raise BadEvidence(f"{what}: payloadType is not a string")
