@@ -107,7 +107,7 @@ def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: G
             trace_rules="opa" in trace,
             formats=frozenset(),
         )
-        snapshot, _ = expand(prepared.snapshot, prepared.registry, cancellation)
+        snapshot, _, _ = expand(prepared.snapshot, prepared.registry, cancellation)
         named = [c for c in snapshot.components if wanted in ("", c.name, c.container_image)]
         if len(named) != 1:
             names = ", ".join(component.name for component in named or snapshot.components)

@@ -89,7 +89,7 @@ def _validated(
     cancellation: Cancellation,
     earlier: Earlier | None,
 ) -> Report:
-    snapshot, expansion = expand(prepared.snapshot, prepared.registry, cancellation)
+    snapshot, expansion, unread = expand(prepared.snapshot, prepared.registry, cancellation)
     tools = prepared.tools(snapshot)
 
     def validate(component: Component) -> ComponentResult:
@@ -97,6 +97,8 @@ def _validated(
             spared = vsa.spared(component, earlier, prepared.registry)
             if spared is not None:
                 return spared
+        if component.container_image in unread:
+            raise unread[component.container_image]
         return validate_component(component, prepared.checks, tools)
 
     with progress.shown(

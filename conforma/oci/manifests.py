@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from conforma.cancellation import Cancellation
-from conforma.errors import BadDigest, BadManifest, BadResponse, DigestMismatch
+from conforma.errors import BadDigest, BadManifest, BadResponse, DigestMismatch, NotFound
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.exchange import Answer, Exchange
@@ -75,7 +75,23 @@ class Manifests:
             if known is None and self._prefers_head(reference):
                 known = self.head(reference)
             if known is not None:
-                reference = reference.pinned(known.digest)
+                return self._named_by_tag(reference, reference.pinned(known.digest), question)
+        return self._find_pinned(reference, question)
+
+    def _named_by_tag(
+        self, tagged: Reference, pinned: Reference, question: Question
+    ) -> Manifest | Index:
+        """The manifest whose digest the registry gave for the tag."""
+        try:
+            return self._find_pinned(pinned, question)
+        except NotFound as cause:
+            # Nothing verified what a HEAD said, so this says nothing about the tag.
+            raise BadResponse(
+                f"{tagged}: the registry says that it is {pinned.digest}, but has no such thing",
+                hint="it is broken, or the tag was just moved: try again",
+            ) from cause
+
+    def _find_pinned(self, reference: Reference, question: Question) -> Manifest | Index:
         found = self._documents.get(_key(reference))
         if found is not None:
             question.source = "memory"

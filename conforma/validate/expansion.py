@@ -1,7 +1,8 @@
 """Image indexes become components: one for each entry, beside the index itself.
 
-Specification section 1.4. An index that cannot be read stays as it is; what
-is wrong with it is found again, and reported, when it is validated.
+Specification section 1.4. What is no index, or is not there, stays as it is
+and is reported when it is validated. What could not be read might be an index,
+with children that nobody would look at: its component cannot be decided.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conforma.cancellation import Cancellation
-from conforma.errors import ConformaError, Interrupted
+from conforma.errors import ConformaError, IntegrityError, Interrupted, NotFound, RegistryError
 from conforma.oci.manifest import Descriptor, Index
-from conforma.oci.media_types import INDEXES
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.validate.pool import in_parallel
@@ -37,10 +37,11 @@ class _Found:
 
 def expand(
     snapshot: Snapshot, registry: Registry, cancellation: Cancellation
-) -> tuple[Snapshot, Expansion]:
+) -> tuple[Snapshot, Expansion, dict[str, ConformaError]]:
     """The snapshot with the children of its indexes, sorted by image, and what was expanded.
 
-    Problems are logged as one warning. Raises only what ends the run.
+    Problems are logged as one warning, and those that kept us from finding out
+    are returned by image. Raises only what ends the run.
     """
     answers = in_parallel(
         snapshot.components,
@@ -52,9 +53,15 @@ def expand(
     aliases: dict[str, str] = {}
     children: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
-    for answer in answers:
+    unread: dict[str, ConformaError] = {}
+    for component, answer in zip(snapshot.components, answers, strict=True):
         if isinstance(answer, _Problem):
             problems.append(answer.message)
+            cause = answer.__cause__
+            if isinstance(cause, RegistryError | IntegrityError) and not isinstance(
+                cause, NotFound
+            ):
+                unread[component.container_image] = cause
         elif isinstance(answer, Exception):
             raise answer
         elif answer is not None:
@@ -64,7 +71,8 @@ def expand(
     if problems:
         log.warning("Encountered error while checking for Image Index: %s", "\n".join(problems))
     components.sort(key=lambda component: component.container_image)
-    return replace(snapshot, components=tuple(components)), Expansion(aliases, children)
+    expanded = replace(snapshot, components=tuple(components))
+    return expanded, Expansion(aliases, children), unread
 
 
 class _Problem(ConformaError):
@@ -77,12 +85,9 @@ def _look(component: Component, registry: Registry) -> _Found | None:
     try:
         reference = Reference.parse(image)
         step = f"unable to fetch descriptor for container image {image}"
-        descriptor = registry.head(reference)
-        if descriptor.media_type not in INDEXES:
-            return None
-        step = f"unable to fetch index manifest for container image {image}"
-        pinned = reference.pinned(descriptor.digest)
-        index = registry.manifest(pinned)
+        # Not its HEAD: the digest in there is a claim, and the manifest is needed anyway.
+        index = registry.manifest(reference)
+        pinned = registry.resolve(reference)
     except Interrupted:
         raise
     except ConformaError as cause:
