@@ -6,12 +6,14 @@ another kind.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from conforma.errors import BadEvidence
 from conforma.trust.strict_json import decode_base64
 
+_HEX: Final = re.compile("(?:[0-9a-f]{2})*")
 _SAFE_INTEGER: Final = 2**53
 
 
@@ -47,11 +49,11 @@ def from_base64(value: object, what: str) -> bytes:
 
 
 def from_hex(value: object, what: str) -> bytes:
-    """The bytes of a hexadecimal string."""
-    try:
-        return bytes.fromhex(a_text(value, what))
-    except ValueError as cause:
-        raise BadEvidence(f"{what}: {cause}") from cause
+    """The bytes of a string of lower-case hexadecimal digits."""
+    text = a_text(value, what)
+    if not _HEX.fullmatch(text):
+        raise BadEvidence(f"{what}: {text[:40]!r} is not lower-case hexadecimal")
+    return bytes.fromhex(text)
 
 
 def an_integer(value: object, what: str) -> int:

@@ -8,18 +8,16 @@ cosign's annotation and the ``tlogEntries`` of a Sigstore bundle.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from conforma.errors import BadEvidence
-from conforma.trust.fields import a_text, an_integer, an_object, from_base64
+from conforma.trust.fields import a_text, an_integer, an_object, from_base64, from_hex
 from conforma.trust.strict_json import encode_base64, load_json
 
 _MAX_PROOF_HASHES: Final = 64
 _SAFE_INTEGER: Final = 2**53
-_LOG_ID: Final = re.compile("(?:[0-9a-f]{2})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +53,12 @@ class LogEntry:
         what = "malformed Rekor bundle annotation"
         document = an_object(load_json(text.encode("utf-8", "surrogatepass"), what), what)
         payload = an_object(document.get("Payload"), what)
-        log_id = a_text(payload.get("logID"), what)
-        if not _LOG_ID.fullmatch(log_id):
-            raise BadEvidence(f"{what}: logID is not lower-case hexadecimal")
+        log_id = from_hex(payload.get("logID"), what)
+        if not log_id:
+            raise BadEvidence(f"{what}: logID is empty")
         return cls(
             from_base64(payload.get("body"), what),
-            bytes.fromhex(log_id),
+            log_id,
             an_integer(payload.get("logIndex"), what),
             an_integer(payload.get("integratedTime"), what),
             from_base64(document.get("SignedEntryTimestamp"), what),

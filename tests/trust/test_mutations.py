@@ -13,7 +13,9 @@ import pytest
 from acceptance.private_sigstore.rekor import b64
 from acceptance.private_sigstore.tsa import TimestampAuthority
 from conforma.errors import TrustError
-from conforma.trust.evidence import CHAIN, REKOR_BUNDLE, SIGNATURE, Attached
+from conforma.trust.evidence import CERTIFICATE, CHAIN, REKOR_BUNDLE, SIGNATURE, Attached
+from conforma.trust.rekor import Signer
+from conforma.trust.rekor_search import find_witness
 from conforma.trust.root import Authority
 from conforma.trust.trust_policy import TrustPolicy
 from tests.trust.lab import Lab, attached, check_bundle, check_layer
@@ -231,3 +233,20 @@ def test_no_altered_bundle_of_rekor_v2_passes() -> None:
     }.items():
         (found,) = [text for text in reasons if text.startswith(f"{name}: ")]
         assert reason in found
+
+
+@pytest.mark.parametrize("keyless", [False, True], ids=["key", "keyless"])
+def test_no_altered_answer_of_a_log_passes(keyless: bool) -> None:
+    lab = Lab()
+    made = lab.signature(leaf=lab.fulcio.issue() if keyless else None)
+    entry = lab.log.entries[-1]
+    signer = Signer((made.annotations.get(CERTIFICATE, lab.pem),))
+    value = _decoded(made.annotations[SIGNATURE])
+
+    def check(answer: Any) -> object:
+        content = json.dumps([answer]).encode()
+        return find_witness(made, value, signer, lab.root(), lambda _: content)
+
+    passed, _, count = survivors({entry.uuid: entry.retrieved()}, check)
+    assert passed == []
+    assert count > 75

@@ -190,7 +190,10 @@ CASES = {
     ),
     "no number": (change(logIndex="one"), "'one' is not an index, a size or a time"),
     "no evidence": (change(verification=None), "malformed log entry: an object is missing"),
-    "no hexadecimal": (change(logID="xy"), "malformed log entry: non-hexadecimal number"),
+    "no hexadecimal": (
+        change(logID="xy"),
+        "malformed log entry: 'xy' is not lower-case hexadecimal",
+    ),
     "another name": (elsewhere, "no valid tlog entries found with proposed entry"),
 }
 
