@@ -280,6 +280,7 @@ def _assemble(
                 group,
                 policy_dirs=place.policy_dirs,
                 data_dirs=place.data_dirs,
+                origins=place.origins,
                 configuration=config.configuration,
                 sigstore_options=_sigstore_options(options, policy),
                 started=policy.effective_time.moment,

@@ -108,12 +108,14 @@ class SourceGroupEvaluator:
         started: datetime,
         mode: FilterType = "include-exclude",
         trace: bool = False,
+        origins: Mapping[Path, str] | None = None,
     ) -> None:
         """Start compiling in the background; faults show up at the first use.
 
         ``configuration`` is the policy-wide one, ``sigstore_options`` becomes
         ``data.config.default_sigstore_opts`` and ``started`` the moment that
         ``data.config.policy.when_ns`` holds until a component has its own.
+        ``origins`` says which source each directory holds, for hints.
         """
         document: dict[str, Any] = {
             "config": {
@@ -127,6 +129,7 @@ class SourceGroupEvaluator:
         self._mode = mode
         self._intentions = pipeline_intentions(group.rule_data)
         self._trace = trace
+        self._origins = dict(origins or {})
         self._ruleset = engine.compile(policy_dirs, data_dirs, document, wait=False)
         self._lock = threading.Lock()
         self._book: RuleBook | PolicyError | None = None
@@ -144,10 +147,21 @@ class SourceGroupEvaluator:
                     self._book = RuleBook.of(self._ruleset.annotations)
                 except PolicyError as error:
                     # Every component meets the same fault; it is looked for once.
-                    self._book = error
+                    self._book = self._located(error)
             if isinstance(self._book, PolicyError):
                 raise self._book.with_traceback(None)
             return self._book
+
+    def _located(self, error: PolicyError) -> PolicyError:
+        """The error; if it names files of ours, its hint says whose copies they are."""
+        named = [
+            f"{path} is a copy of {origin}"
+            for path, origin in self._origins.items()
+            if f"{path}/" in error.message
+        ]
+        if named and error.hint is None:
+            error.hint = "\n".join(named)
+        return error
 
     def selection(self, image: Reference, component_name: str, moment: datetime) -> Selection:
         """Which packages and results count for a component at a moment; raises as ``book`` does."""
@@ -183,18 +197,22 @@ class SourceGroupEvaluator:
         selection = self.selection(image, component_name, moment)
         packages = selection.packages()
         asked = Questions(selection.book, packages.names)
-        answers = self._ruleset.evaluate(
-            document,
-            asked.queries,
-            builtins=builtins,
-            cancellation=cancellation,
-            data={
-                "config": {"policy": {"when_ns": nanoseconds(moment)}},
-                "conftest": {"file": _INPUT_FILE},
-            },
-            trace=self._trace,
-            on_output=_log_trace if self._trace else None,
-        )
+        try:
+            answers = self._ruleset.evaluate(
+                document,
+                asked.queries,
+                builtins=builtins,
+                cancellation=cancellation,
+                data={
+                    "config": {"policy": {"when_ns": nanoseconds(moment)}},
+                    "conftest": {"file": _INPUT_FILE},
+                },
+                trace=self._trace,
+                on_output=_log_trace if self._trace else None,
+            )
+        except PolicyError as error:
+            self._located(error)
+            raise
         trail = list(_considered(selection, asked, answers, moment))
         findings = [step.finding for step in trail if step.fate == "kept"]
         if not findings:

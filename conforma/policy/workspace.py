@@ -40,6 +40,11 @@ class Workspace:
         return tuple(dict.fromkeys(source.path for source in self.data))
 
     @property
+    def origins(self) -> dict[Path, str]:
+        """The pinned source that each directory holds."""
+        return {source.path: source.pinned for source in self.policy + self.data}
+
+    @property
     def pins(self) -> dict[str, str]:
         """The pinned form of each URL."""
         return {source.url: source.pinned for source in self.policy + self.data}
