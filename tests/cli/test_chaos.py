@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from conforma.oci.digest import Digest
+from conforma.oci.manifest import Platform
 from conforma.serve.auth import BearerAuth
 from conforma.serve.faults import Fault, Rule
-from conforma.serve.images import Member, image_of, layer_of
+from conforma.serve.images import Image, Member, image_of, index_of, layer_of
 from conforma.serve.registry import RegistryServer
 from conforma.serve.signing import Signer
 from conforma.serve.statements import Build, provenance_v02
@@ -78,31 +79,45 @@ class Chaos:
             ("unsigned", ["etc/fine.json"], False),
         ):
             self._publish(name, files, signed=signed)
+        self._publish_index("indexed", ["amd64", "arm64"], forbidden="arm64")
         self.calm = self._run("calm")
         self.verdicts = {c["name"]: c for c in self.calm.report["components"]}
         assert self.calm.report.get("undecided", 0) == 0, self.calm.err
-        assert {name: c["success"] for name, c in self.verdicts.items()} == {
-            "good": True,
-            "forbidden": False,
-            "unsigned": False,
-        }
+        passed = sorted(
+            (name.partition("-sha")[0], c["success"]) for name, c in self.verdicts.items()
+        )
+        assert passed == [
+            ("forbidden", False),
+            ("good", True),
+            ("indexed", False),  # the child that must not be overlooked
+            ("indexed", True),
+            ("indexed", True),
+            ("unsigned", False),
+        ]
 
     def _publish(self, name: str, files: list[str], *, signed: bool) -> None:
-        store, repository = self.shop.server.store, f"shop/{name}"
-        members = [
-            Member(path, json.dumps(random.Random(path).randbytes(30_000).hex()).encode())
-            for path in files
+        digest = _image(files).put(self.shop.server.store, f"shop/{name}", "1.0")
+        self._vouch(name, digest, signed=signed)
+        reference = f"{self.shop.server.host}/shop/{name}:1.0"
+        self.shop.components.append({"name": name, "containerImage": reference})
+
+    def _publish_index(self, name: str, platforms: list[str], forbidden: str) -> None:
+        images = [
+            _image(["etc/forbidden.json" if p == forbidden else "etc/fine.json"], p)
+            for p in platforms
         ]
-        image = image_of([layer_of([Member("usr/base", b"base")]), layer_of(members)])
-        digest = image.put(store, repository, "1.0")
-        signer = Signer(store, repository, self.shop.key)
+        digest = index_of(images).put(self.shop.server.store, f"shop/{name}", "1.0")
+        for each in (digest, *(image.digest for image in images)):
+            self._vouch(name, each, signed=True)
+        reference = f"{self.shop.server.host}/shop/{name}:1.0"
+        self.shop.components.append({"name": name, "containerImage": reference})
+
+    def _vouch(self, name: str, digest: Digest, *, signed: bool) -> None:
+        signer = Signer(self.shop.server.store, f"shop/{name}", self.shop.key)
         if signed:
             signer.sign(digest)
-        signer.attest(
-            digest, provenance_v02(Build(f"{self.shop.server.host}/{repository}", digest))
-        )
-        reference = f"{self.shop.server.host}/{repository}:1.0"
-        self.shop.components.append({"name": name, "containerImage": reference})
+        build = Build(f"{self.shop.server.host}/shop/{name}", digest)
+        signer.attest(digest, provenance_v02(build))
 
     def _run(self, cache: str, *args: str) -> Outcome:
         return self.shop.validate(
@@ -149,6 +164,15 @@ class Chaos:
         self.runs["undecided" if undecided else "as on a calm day"] += 1
         assert done.status == (3 if undecided else self.calm.status), problem
         assert done.report.get("undecided", 0) == undecided
+
+
+def _image(files: list[str], architecture: str = "amd64") -> Image:
+    members = [
+        Member(path, json.dumps(random.Random(path).randbytes(30_000).hex()).encode())
+        for path in files
+    ]
+    layers = [layer_of([Member("usr/base", b"base")]), layer_of(members)]
+    return image_of(layers, platform=Platform("linux", architecture))
 
 
 Where = dict[str, Any]
