@@ -98,12 +98,37 @@ class ImageReader:
         registry lacks a blob that the manifest lists, and what the registry
         raises. The configuration of what is no image may be anything.
         """
-        reference, manifest = self._manifest(reference)
+        reference, manifest = self.manifest(reference)
         return manifest, self._config(reference, manifest)
+
+    def manifest(self, reference: Reference) -> tuple[Reference, Manifest]:
+        """The manifest of an image and its name; of an index, those of its linux/amd64 child.
+
+        Raises ``NotFound`` when there is no such manifest or child, ``BadManifest``,
+        and ``BadResponse`` when the registry lacks a child that the index lists.
+        """
+        manifest = self._registry.manifest(reference)
+        if isinstance(manifest, Manifest):
+            return reference, manifest
+        child = manifest.for_platform()
+        if child is None:
+            raise NotFound(f"{reference}: no child with platform linux/amd64 in index")
+        with _complete(reference):
+            inner = self._registry.manifest(reference.pinned(child.digest))
+        if isinstance(inner, Index):
+            raise BadManifest(f"{reference}: the child for linux/amd64 is an index itself")
+        return reference.pinned(child.digest), inner
+
+    def children(self, reference: Reference) -> tuple[Reference, ...]:
+        """What an index lists, in order; nothing for an image. Raises as the registry does."""
+        manifest = self._registry.manifest(reference)
+        if isinstance(manifest, Manifest):
+            return ()
+        return tuple(reference.pinned(child.digest) for child in manifest.manifests)
 
     def layers(self, reference: Reference) -> tuple[SafeLayer, ...]:
         """The image's layers, lowest first; nothing of them is fetched yet."""
-        reference, manifest = self._manifest(reference)
+        reference, manifest = self.manifest(reference)
         return self._layers(reference, manifest)
 
     def files(
@@ -185,19 +210,6 @@ class ImageReader:
                 source.seek(entry.offset)
                 found[path] = source.read(entry.size)
             return found
-
-    def _manifest(self, reference: Reference) -> tuple[Reference, Manifest]:
-        manifest = self._registry.manifest(reference)
-        if isinstance(manifest, Manifest):
-            return reference, manifest
-        child = manifest.for_platform()
-        if child is None:
-            raise NotFound(f"{reference}: no child with platform linux/amd64 in the index")
-        reference = reference.pinned(child.digest)
-        manifest = self._registry.manifest(reference)
-        if isinstance(manifest, Index):
-            raise BadManifest(f"{reference}: an index inside an index is not supported")
-        return reference, manifest
 
     def _config(self, reference: Reference, manifest: Manifest) -> ImageConfig:
         descriptor = manifest.config
@@ -295,7 +307,7 @@ class ImageReader:
 
 @contextmanager
 def _complete(reference: Reference) -> Iterator[None]:
-    """Make a blob that a manifest lists but the registry lacks what it is: a broken registry.
+    """Make what a manifest lists but the registry lacks what it is: a broken registry.
 
     "It is not there" would be a fact about the image, and rules that look for
     something forbidden would not find it.

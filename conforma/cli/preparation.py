@@ -77,6 +77,7 @@ class Preparation:
         """What components of the expanded snapshot are validated with."""
 
         encoded = policy_input.encoded(expanded)
+        listed = frozenset(component.container_image for component in expanded.components)
 
         def make_input(
             component: Component,
@@ -87,7 +88,7 @@ class Preparation:
             return policy_input.build(
                 component,
                 image,
-                facts=read_facts(image, self.images),
+                facts=read_facts(image, self.images, listed),
                 signatures=signatures,
                 attestations=attestations,
                 snapshot=encoded,

@@ -9,11 +9,11 @@ a rule must not judge by the absence of what could not be read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from conforma.cache.filters import InDirectories
-from conforma.errors import BadManifest, NotFound, RegistryError
+from conforma.errors import BadManifest, BadResponse, NotFound, RegistryError
 from conforma.oci.reference import Reference
 from conforma.validate.policy_input import (
     ImageFacts,
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read_facts(image: Reference, images: ImageReader) -> ImageFacts:
+def read_facts(image: Reference, images: ImageReader, among: Container[str]) -> ImageFacts:
     """The configuration, parent and manifest files of a pinned image.
 
-    For an index these are those of its linux/amd64 child. Raises what the
-    registry and the cache raise, except that there is no such image.
+    For an index these are those of its linux/amd64 child, if it has one; what
+    it lists must be ``among`` the images that are validated. The image is known
+    to be there; raises ``BadManifest`` and what the registry and the cache raise.
     """
+    _check_children(image, images, among)
     try:
         manifest, config = images.image(image)
     except NotFound as error:
@@ -46,6 +48,21 @@ def read_facts(image: Reference, images: ImageReader) -> ImageFacts:
         parent_config=_parent_config(parent, images) if parent is not None else None,
         files=_manifest_files(image, config.config, images),
     )
+
+
+def _check_children(image: Reference, images: ImageReader, among: Container[str]) -> None:
+    try:
+        children = images.children(image)
+    except NotFound as cause:
+        raise BadResponse(
+            f"{image}: the registry has the manifest, and does not give it: {cause.message}"
+        ) from cause
+    missing = next((child for child in children if str(child) not in among), None)
+    if missing is not None:
+        raise BadManifest(
+            f"{image}: {missing} in this index is not among the components, so nobody judges it",
+            hint="an index inside an index is not expanded; validate it on its own",
+        )
 
 
 def _parent_config(parent: ParentImage, images: ImageReader) -> Mapping[str, Any] | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conforma.oci.manifest import Platform
+from conforma.oci.digest import Digest
+from conforma.oci.manifest import Descriptor, Platform
+from conforma.oci.media_types import OCI_INDEX
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.images import image_of, index_of
 from conforma.serve.signing import Signer, add_tag_layer
@@ -180,28 +182,86 @@ def test_what_could_not_be_found_out_is_no_verdict(
     )
 
 
-def test_an_index_is_expanded_into_its_images(shop: Shop) -> None:
+def publish_index(shop: Shop, tag: str = "1.0") -> tuple[Digest, list[Digest]]:
+    """Two platforms and their index, all signed and attested; the arm64 image is a bad one."""
     children = [
-        image_of([], platform=Platform("linux", arch), labels={"arch": arch})
+        image_of(
+            [], platform=Platform("linux", arch), labels={"debug": str(arch == "arm64").lower()}
+        )
         for arch in ("amd64", "arm64")
     ]
     index = index_of(children)
-    digest = index.put(shop.server.store, "shop/multi", "1.0")
+    digest = index.put(shop.server.store, "shop/multi", tag)
     signer = Signer(shop.server.store, "shop/multi", shop.key)
     for each in (digest, *(child.digest for child in children)):
         signer.sign(each)
         signer.attest(each, provenance_v02(Build(f"{shop.server.host}/shop/multi", each)))
+    return digest, [child.digest for child in children]
+
+
+def test_an_index_is_expanded_into_its_images(shop: Shop) -> None:
+    digest, children = publish_index(shop)
     shop.components.append({"name": "multi", "containerImage": shop.reference("multi")})
     done = shop.validate()
-    assert done.status == 0, done.err
+    assert done.status == 1, done.err
     names = {c["name"]: c["containerImage"] for c in done.report["components"]}
     assert names == {
         "multi": f"{shop.server.host}/shop/multi@{digest}",
-        f"multi-{children[0].digest}-amd64": f"{shop.server.host}/shop/multi@{children[0].digest}",
-        f"multi-{children[1].digest}-arm64": f"{shop.server.host}/shop/multi@{children[1].digest}",
+        f"multi-{children[0]}-amd64": f"{shop.server.host}/shop/multi@{children[0]}",
+        f"multi-{children[1]}-arm64": f"{shop.server.host}/shop/multi@{children[1]}",
     }
     images = [c["containerImage"] for c in done.report["components"]]
     assert images == sorted(images, reverse=True)
+    passed = {c["name"] for c in done.report["components"] if c["success"]}
+    assert names.keys() - passed == {f"multi-{children[1]}-arm64"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "method"),
+    [
+        (Fault(status=503), "GET"),
+        (Fault(headers={"Content-Type": "application/vnd.oci.image.manifest.v1+json"}), "HEAD"),
+    ],
+    ids=["unreadable at first", "called an image at first"],
+)
+def test_an_index_that_was_not_expanded_does_not_pass(
+    shop: Shop, fault: Fault, method: str
+) -> None:
+    publish_index(shop)
+    shop.components.append({"name": "multi", "containerImage": shop.reference("multi")})
+    shop.server.faults.add(fault, method=method, path="/shop/multi/manifests/(1.0|sha256:)")
+    done = shop.validate()
+    assert done.status in (1, 3), done.out
+    assert not done.report["success"]
+
+
+def test_an_index_inside_an_index_does_not_pass(shop: Shop) -> None:
+    publish_index(shop, "inner")
+    inner = shop.server.store.repository("shop/multi").find("inner")
+    assert inner is not None
+    within = Descriptor(OCI_INDEX, inner[0], len(inner[1].raw), platform=Platform("linux", "arm64"))
+    raw = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [within.as_dict()]}
+    ).encode()
+    outer = shop.server.store.repository("shop/multi").put_manifest(raw, OCI_INDEX, tag="1.0")
+    signer = Signer(shop.server.store, "shop/multi", shop.key)
+    signer.sign(outer)
+    signer.attest(outer, provenance_v02(Build(f"{shop.server.host}/shop/multi", outer)))
+    shop.components.append({"name": "multi", "containerImage": shop.reference("multi")})
+    done = shop.validate()
+    assert done.status == 3
+    nested = next(c for c in done.report["components"] if c["name"] != "multi")
+    assert "is not among the components" in nested["error"]
+
+
+def test_a_manifest_that_is_announced_and_withheld_is_no_absence(shop: Shop) -> None:
+    digest = shop.publish("web")
+    shop.server.faults.add(
+        Fault(status=404), method="GET", path=f"/shop/web/manifests/(1.0|{digest})", times=None
+    )
+    done = shop.validate()
+    assert done.status == 3
+    assert "the registry has the manifest, and does not give it" in done.component("web")["error"]
 
 
 def same(done: Outcome) -> dict[str, object]:

@@ -22,9 +22,9 @@ from conforma import yamljson
 from conforma.cache.filters import InDirectories, TreeFilter
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
-from conforma.errors import BadArchive, BadManifest, BadReference, InputError, NotFound
+from conforma.errors import BadArchive, BadReference, InputError, NotFound
 from conforma.oci.flights import Flights
-from conforma.oci.manifest import Index, Manifest
+from conforma.oci.manifest import Manifest
 from conforma.oci.memory import Memory
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
@@ -111,7 +111,7 @@ class _Oci:
         reference = _digest_reference(ref)
         directories = tuple(paths)
         if not directories:
-            self._manifest(reference)
+            self._images.manifest(reference)
             return None  # nothing was asked for; null is what rules know
         wanted = InDirectories(directories)
         return _parsed(self._images.files(reference, wanted, self._cancellation))
@@ -125,7 +125,8 @@ class _Oci:
         return shapes.head(self._registry.head(self._resolved(ref)))
 
     def image_manifest(self, ref: str) -> Any:
-        return shapes.manifest(self._manifest(self._resolved(ref)))
+        _, manifest = self._images.manifest(self._resolved(ref))
+        return shapes.manifest(manifest)
 
     def image_manifests(self, refs: Iterable[str]) -> Any:
         """References that name nothing are left out; an outage ends the evaluation."""
@@ -174,19 +175,6 @@ class _Oci:
                 log.debug("%s does not exist", tagged)
             else:
                 yield str(tagged)
-
-    def _manifest(self, pinned: Reference) -> Manifest:
-        """The manifest; of an index the one for linux/amd64, as the Go tool chooses."""
-        found = self._registry.manifest(pinned)
-        if isinstance(found, Manifest):
-            return found
-        child = found.for_platform()
-        if child is None:
-            raise NotFound(f"{pinned}: no child with platform linux/amd64 in index")
-        inner = self._registry.manifest(pinned.pinned(child.digest))
-        if isinstance(inner, Index):
-            raise BadManifest(f"{pinned}: the child for linux/amd64 is an index itself")
-        return inner
 
     def _resolved(self, ref: str) -> Reference:
         return self._registry.resolve(_reference(ref))
