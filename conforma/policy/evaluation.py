@@ -25,12 +25,7 @@ from conforma.policy.config import Patterns, SourceGroup
 from conforma.policy.criteria import Criteria
 from conforma.policy.effective_time import nanoseconds
 from conforma.policy.outcomes import classified, described, success_of
-from conforma.policy.presentation import (
-    Consequences,
-    Findings,
-    consequences,
-    with_exclude_note,
-)
+from conforma.policy.presentation import Findings, consequences, with_exclude_note
 from conforma.policy.questions import Questions
 from conforma.policy.rego.annotations import RuleDetails
 from conforma.policy.rego.engine import Builtin, Engine, Output
@@ -289,10 +284,10 @@ def _considered(
             yield Step(success_of(rule), "kept" if decision.included else "excluded", decision)
 
 
-def _settled(step: Step, hidden: Consequences) -> Step:
+def _settled(step: Step, hidden: frozenset[str]) -> Step:
     if step.fate != "kept":
         return step
-    if step.finding in hidden:
+    if step.finding.code in hidden:
         return replace(step, fate="consequence")
     if isinstance(step.finding, Violation):
         return replace(step, finding=with_exclude_note(step.finding))

@@ -41,37 +41,17 @@ class Findings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Consequences:
-    """The codes whose violations, and those whose other findings, go unreported."""
+def consequences(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> frozenset[str]:
+    """The codes whose findings go unreported, because a rule they depend on has failed or warned.
 
-    violations: frozenset[str]
-    others: frozenset[str]
-
-    def __contains__(self, finding: Finding) -> bool:
-        """Whether the finding goes unreported."""
-        return finding.code in (self.violations if isinstance(finding, Violation) else self.others)
-
-
-def consequences(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> Consequences:
-    """What goes unreported because a rule it depends on has something to say itself.
-
-    A violation is left out for another violation only: the Go tool leaves it
-    out for a warning too, and then the image passes. Only annotations declare
-    dependencies. One reported dependency is enough; the Go tool wants all of
-    several to be reported, and repeats the finding for each that is not. Rules
-    that depend on each other in a circle are all reported unless something
-    outside the circle explains them; the Go tool reports none of them.
+    Only annotations declare dependencies. One reported dependency is enough;
+    the Go tool wants all of several to be reported, and repeats the finding for
+    each that is not. Rules that depend on each other in a circle are all
+    reported unless something outside the circle explains them; the Go tool
+    reports none of them.
     """
-    failed = {f.code for f in findings if isinstance(f, Violation)}
-    warned = {f.code for f in findings if isinstance(f, PolicyWarning)}
-    every = {f.code for f in findings}
-    return Consequences(
-        _explained(failed, failed, rules), _explained(every, failed | warned, rules)
-    )
-
-
-def _explained(codes: set[str], reported: set[str], rules: Mapping[str, Rule]) -> frozenset[str]:
+    codes = {finding.code for finding in findings}
+    reported = {f.code for f in findings if isinstance(f, Violation | PolicyWarning)}
     depends_on = {code: set(rules[code].depends_on) & reported for code in codes if code in rules}
     explained = {code for code in reported if not depends_on.get(code)}
     suppressed: set[str] = set()
