@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),
     "help": ("conforma.cli.help:command", "Explain a command"),
+    "init": ("conforma.cli.init:command", "Make what a policy begins with"),
     "ledger": ("conforma.cli.ledger:command", "Publish verdicts as metadata anybody can check"),
     "lookup": ("conforma.cli.lookup:command", "Say what image references mean in their registries"),
     "mirror": ("conforma.cli.mirror:command", "Copy images and all that validating them needs"),
@@ -30,6 +31,8 @@ COMMANDS: Final = {
     "validate": ("conforma.cli.validate:command", "Validate images before their release"),
     "version": ("conforma.cli.version:command", "Print version information"),
 }
+if os.environ.get("EC_EXPERIMENTAL") == "1":
+    COMMANDS["test"] = ("conforma.cli.test:command", "Hold rules against plain documents")
 _BUG: Final = 3
 
 

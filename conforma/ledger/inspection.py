@@ -133,7 +133,7 @@ def _check(entry: Entry, found: bytes, key: PublicKey | None) -> None:
     if summary.path != entry.path:
         raise LedgerUnverified(f"{entry.path}: is a summary that belongs to {summary.path}")
     if key is None:
-        return None
+        return
     if summary.envelope is None:
         raise LedgerUnverified(f"{entry.path}: the summary is not signed")
     for signature in summary.envelope.signatures:

@@ -24,14 +24,14 @@ class Questions:
         self.asked: list[tuple[str, str]] = []
         self.queries: list[str] = []
         for package in packages:
-            path = "".join(_step(segment) for segment in book.paths[package])
+            path = book.paths[package]
             rules = book.decisive[package]
             if rules:
                 self.asked.append((package, ""))
-                self.queries.append(f"[name | name := data{path}.exception[_][_]]")
+                self.queries.append(f"[name | name := {rule_query(path, 'exception')}[_][_]]")
             for rule in rules:
                 self.asked.append((package, rule))
-                self.queries.append(f"data{path}.{rule}")
+                self.queries.append(rule_query(path, rule))
 
     def results(self, answers: Sequence[list[Any]]) -> Iterator[tuple[RuleResult, bool]]:
         """Every result, with whether its package makes an exception for its rule.
@@ -48,6 +48,11 @@ class Questions:
             for value in solutions:
                 for result in results_of(value, package=package, rule=rule, kind=kind):
                     yield result, excepted
+
+
+def rule_query(path: Sequence[str], rule: str) -> str:
+    """The query for a rule of the package with this path."""
+    return f"data{''.join(map(_step, path))}.{rule}"
 
 
 def _step(segment: str) -> str:

@@ -1,0 +1,179 @@
+"""Rules held against plain documents, as Conftest does: no image, no codes, no selection.
+
+Source: commands.md 20. A document passes a rule that has nothing to say about
+it; rules of one name that say less than there are of them count as passed for
+the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from conforma import gojson, yamljson
+from conforma.errors import InputError
+from conforma.findings import Finding
+from conforma.gotext import single_quoted
+from conforma.policy.outcomes import results_of
+from conforma.policy.questions import rule_query
+from conforma.policy.rego.engine import Engine, Ruleset
+from conforma.policy.rules import exception_name, rule_kind
+
+_FAULTS: Final = (
+    ("Invalid control character", " in string literal"),
+    ("Invalid \\escape", " in string escape code"),
+    ("Expecting property name", " looking for beginning of object key string"),
+    ("Expecting ':'", " after object key"),
+    ("Expecting ','", " after object key:value pair"),
+    ("Expecting value", " looking for beginning of value"),
+    ("Extra data", " after top-level value"),
+)
+_PARSERS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document to hold rules against, and the name it goes by."""
+
+    name: str
+    raw: bytes
+
+    @classmethod
+    def read(cls, name: str, raw: bytes, parser: str = "") -> Document:
+        """Parse what a file holds. Raises ``InputError``."""
+        kind = parser or _PARSERS.get(Path(name).suffix.lower(), "yaml")
+        try:
+            if kind == "json":
+                value = json.loads(raw)
+            else:
+                value = yamljson.parse(raw, duplicate_keys="last")
+        except (InputError, ValueError, RecursionError) as cause:
+            reason = _in_go(cause) if isinstance(cause, json.JSONDecodeError) else str(cause)
+            raise InputError(
+                f"parse configurations: parser unmarshal: unmarshal {kind}: {reason}, path: {name}"
+            ) from cause
+        return cls(name, gojson.encode(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the rules of one namespace say about one document."""
+
+    filename: str
+    namespace: str
+    successes: int
+    warnings: tuple[Finding, ...] = ()
+    failures: tuple[Finding, ...] = ()
+    exceptions: tuple[Finding, ...] = ()
+
+
+class Rules:
+    """The rules of files and directories, compiled with their data."""
+
+    def __init__(
+        self, engine: Engine, policies: Sequence[str], data: Sequence[str], workdir: Path
+    ) -> None:
+        """Raises ``InputError`` for a path that is not there, and as ``Engine.compile`` does."""
+        rules = tuple(_gathered(policies, workdir / "policy", "policies"))
+        documents = tuple(_gathered(data, workdir / "data", "documents"))
+        self._ruleset: Ruleset = engine.compile(rules, documents)
+        self._names: dict[tuple[str, ...], Counter[str]] = {}
+        for rule in self._ruleset.annotations:
+            if rule_kind(rule.name) is not None:
+                self._names.setdefault(rule.package, Counter())[rule.name] += 1
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every package with rules, sorted."""
+        return tuple(sorted(".".join(package) for package in self._names))
+
+    def check(self, document: Document, namespace: str) -> Checked:
+        """The verdict of one namespace. Raises ``EvaluationFailed`` and ``EngineError``."""
+        path = tuple(namespace.split("."))
+        counts = self._names.get(path, Counter())
+        names = list(counts)
+        queries = [query for name in names for query in _queries(path, name)]
+        answers = iter(self._ruleset.evaluate(document.raw, queries) if queries else ())
+        said: dict[str, list[Finding]] = {"failure": [], "warning": [], "exception": []}
+        passed = 0
+        for name in names:
+            excepted, solutions = next(answers), next(answers)
+            kind = rule_kind(name)
+            assert kind is not None, "only such rules are kept"
+            if any(excepted):  # one solution: the list of what was found
+                said["exception"].append(Finding(_exception_query(path, name)))
+                continue
+            before = len(said[kind])
+            for value in solutions:
+                for result in results_of(value, package=namespace, rule=name, kind=kind):
+                    metadata = {**result.metadata, "query": result.query}
+                    said[kind].append(Finding(result.message, metadata))
+            passed += len(said[kind]) == before
+        told = sum(map(len, said.values())) + passed
+        return Checked(
+            document.name,
+            namespace,
+            passed + max(0, counts.total() - told),
+            tuple(said["warning"]),
+            tuple(said["failure"]),
+            tuple(said["exception"]),
+        )
+
+
+def _queries(path: tuple[str, ...], name: str) -> Iterator[str]:
+    package = rule_query(path, "exception")
+    yield f"[found | found := {package}[_][_]; found == {gojson.dumps(exception_name(name))}]"
+    yield rule_query(path, name)
+
+
+def _exception_query(path: tuple[str, ...], name: str) -> str:
+    return f"{rule_query(path, 'exception')}[_][_] == {gojson.dumps(exception_name(name))}"
+
+
+def _gathered(paths: Iterable[str], place: Path, what: str) -> Iterator[Path]:
+    """A directory for each path; one with a single file for a file."""
+    for number, path in enumerate(paths):
+        found = Path(path)
+        if found.is_dir():
+            yield found
+        elif found.is_file():
+            alone = place / str(number)
+            alone.mkdir(parents=True)
+            shutil.copyfile(found, alone / found.name)
+            yield alone
+        else:
+            raise InputError(
+                f"load: loading {what}: load: 1 error occurred during loading: "
+                f"stat {path}: no such file or directory"
+            )
+
+
+def _in_go(cause: json.JSONDecodeError) -> str:
+    """What Go's parser says where Python's stopped."""
+    if cause.pos >= len(cause.doc) or cause.msg.startswith("Unterminated"):
+        return "unexpected end of JSON input"
+    where = next((text for start, text in _FAULTS if cause.msg.startswith(start)), "")
+    return f"invalid character {single_quoted(cause.doc[cause.pos])}{where}"
+
+
+def documents(paths: Sequence[str], parser: str, stdin: Any) -> Iterator[Document]:
+    """The documents in files and directories; ``-`` is standard input. Raises ``InputError``."""
+    for path in paths:
+        if path == "-":
+            yield Document.read("", stdin.read(), parser)
+            continue
+        place = Path(path)
+        inside = sorted(p for p in place.rglob("*") if p.is_file() and p.suffix in _PARSERS)
+        for file in inside if place.is_dir() else [place]:
+            try:
+                raw = file.read_bytes()
+            except OSError as cause:
+                raise InputError(
+                    f"parse configurations: open {file}: {(cause.strerror or '').lower()}"
+                ) from cause
+            yield Document.read(str(file), raw, parser)

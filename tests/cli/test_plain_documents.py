@@ -1,0 +1,176 @@
+"""``conforma init policies`` and ``conforma test``: rules held against plain documents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.program import run_program
+from tests.cli.shop import Outcome
+
+pytestmark = pytest.mark.slow
+RULES = """
+package main
+
+import rego.v1
+
+deny contains result if {
+    input.bad
+    result := {"msg": "Is bad", "severity": data.severity}
+}
+
+deny contains "Is very bad" if input.bad == "very"
+
+warn_size contains "Is large" if input.size > 10
+
+deny_name contains "Has no name" if not input.name
+
+exception contains ["name"] if input.anonymous
+"""
+OTHER = 'package other\nimport rego.v1\nviolation contains "No" if input.bad\n'
+
+
+@dataclass
+class Desk:
+    directory: Path
+
+    def document(self, name: str, content: Any) -> str:
+        file = self.directory / name
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        return str(file)
+
+    def test(self, *arguments: str) -> Outcome:
+        return run_program(
+            ["test", *arguments], changes={"EC_EXPERIMENTAL": "1"}, cwd=self.directory
+        )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    made = Desk(tmp_path)
+    (tmp_path / "policy").mkdir()
+    made.document("policy/main.rego", RULES)
+    made.document("policy/other.rego", OTHER)
+    made.document("data.yaml", "severity: high\n")
+    return made
+
+
+def test_the_sample_passes(desk: Desk, tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "sample"
+    assert run_program(["init", "policies", "--dest-dir", str(place)]).status == 0
+    assert run_program(["init", "policies"]).out == (place / "sample.rego").read_text()
+    done = desk.test("-p", str(place), desk.document("empty.json", {}), "-o", "json")
+    assert (done.status, done.err) == (0, "")
+    (found,) = json.loads(done.out)
+    assert found["successes"] == 1
+
+
+def test_every_kind_of_result(desk: Desk) -> None:
+    document = desk.document("it.json", {"bad": "very", "size": 11, "anonymous": True})
+    done = desk.test("--data", "data.yaml", document, "-o", "json")
+    assert done.status == 1
+    assert json.loads(done.out) == [
+        {
+            "filename": document,
+            "namespace": "main",
+            "successes": 0,
+            "warnings": [{"msg": "Is large", "metadata": {"query": "data.main.warn_size"}}],
+            "failures": [
+                {"msg": "Is very bad", "metadata": {"query": "data.main.deny"}},
+                {"msg": "Is bad", "metadata": {"query": "data.main.deny", "severity": "high"}},
+            ],
+            "exceptions": [{"msg": 'data.main.exception[_][_] == "name"'}],
+        }
+    ]
+
+
+def test_text_for_people_and_for_machines(desk: Desk) -> None:
+    good = desk.document("good.yaml", "name: it\n")
+    bad = desk.document("bad.json", {"bad": "very", "name": "it", "size": 11})
+    done = desk.test("-n", "main,other,empty", good, bad)
+    assert done.status == 1
+    assert done.out.splitlines() == [
+        f"WARN - {bad} - main - Is large",
+        f"FAIL - {bad} - main - Is very bad",
+        f"FAIL - {bad} - other - No",
+        f"? - {good} - empty - no policies found",
+        f"? - {bad} - empty - no policies found",
+        "",
+        "10 tests, 7 passed, 1 warning, 2 failures, 0 exceptions",
+    ]
+    tap = desk.test("-o", "tap", bad).out.splitlines()
+    assert tap[:4] == [
+        "1..4",
+        f"not ok 1 - {bad} - main - Is very bad",
+        "# warnings",
+        f"not ok 2 - {bad} - main - Is large",
+    ]
+    everywhere = desk.test("--all-namespaces", "-o", "json", good)
+    assert [found["namespace"] for found in json.loads(everywhere.out)] == ["main", "other"]
+
+
+@pytest.mark.parametrize(
+    ("document", "flags", "status"),
+    [
+        ({"name": "it"}, [], 0),
+        ({"name": "it", "size": 11}, [], 0),
+        ({"name": "it", "size": 11}, ["--fail-on-warn"], 1),
+        ({"size": 11}, ["--fail-on-warn"], 2),
+        ({}, [], 1),
+        ({}, ["--no-fail"], 0),
+    ],
+)
+def test_the_exit_status(
+    desk: Desk, document: dict[str, Any], flags: list[str], status: int
+) -> None:
+    assert desk.test(desk.document("it.json", document), *flags).status == status
+
+
+def test_the_task_result(desk: Desk) -> None:
+    target = desk.directory / "result.json"
+    done = desk.test(desk.document("it.json", {}), "-o", f"appstudio={target}")
+    assert (done.status, done.out) == (1, "")
+    found = json.loads(target.read_text())
+    assert found.pop("timestamp").isdigit()
+    assert found == {
+        "namespace": "main",
+        "successes": 3,
+        "failures": 1,
+        "warnings": 0,
+        "result": "FAILURE",
+        "note": "Failures detected",
+    }
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "missing required arguments"),
+        (["nowhere.json"], "running test: parse configurations: open nowhere.json: no such file"),
+        (["it.json", "-p", "x.rego"], "1 error occurred during loading: stat x.rego: no such file"),
+        (["it.json", "-d", "x.json"], "loading documents: load: 1 error occurred during loading"),
+        (["it.json", "-o", "sarif"], "running test: unknown output format: sarif"),
+        (["torn.json"], "unmarshal json: unexpected end of JSON input, path: torn.json"),
+        (["odd.json"], "unmarshal json: invalid character 'o' looking for beginning of value"),
+    ],
+)
+def test_what_cannot_be_tested_is_told(desk: Desk, arguments: list[str], reason: str) -> None:
+    for name, content in (("it.json", "{}"), ("torn.json", '{"a": "b'), ("odd.json", "odd")):
+        desk.document(name, content)
+    done = desk.test(*arguments)
+    assert done.status == 1
+    assert reason in done.err
+    asked = desk.test(*arguments, "-o", "appstudio")
+    if arguments and "sarif" not in arguments:
+        assert json.loads(asked.out)["result"] == "ERROR"
+
+
+def test_the_command_is_experimental() -> None:
+    done = run_program(["test", "x"], changes={"EC_EXPERIMENTAL": None})
+    assert done.status == 1
+    assert 'unknown command "test"' in done.err
