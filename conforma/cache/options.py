@@ -22,7 +22,8 @@ def default_directory() -> Path:
     """``EC_CACHE_DIR`` if it is set, else ``conforma`` under the user's cache directory."""
     chosen = os.environ.get("EC_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        # Unlike pathlib's, it leaves a ~name that nobody has as it is.
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("conforma", appauthor=False)) / "layers"

@@ -67,7 +67,7 @@ def registry_options(
     talkative = log.isEnabledFor(logging.DEBUG)
     observers.append(tell_request if talkative else None)
     mirrors = [Mirror.parse(text) for text in settings.registry_mirror]
-    directory = Path(cache.directory).expanduser() if cache and cache.directory else None
+    directory = Path(cache.directory) if cache and cache.directory else None
     return RegistryOptions(
         retry=retry_policy(settings),
         offline=offline,

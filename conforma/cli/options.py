@@ -116,8 +116,8 @@ _UNITS: Final = {
 def cache_choice(*, no_cache: bool, cache_dir: str, cache_size: str) -> CacheChoice:
     """The cache that flags and environment ask for; flags win.
 
-    ``EC_CACHE`` is a boolean, ``EC_CACHE_DIR`` a directory and ``EC_CACHE_SIZE`` a
-    number of bytes with an optional unit. Raises ``InputError``.
+    ``EC_CACHE`` is a boolean and ``EC_CACHE_SIZE`` a number of bytes with an
+    optional unit; the cache itself knows ``EC_CACHE_DIR``. Raises ``InputError``.
     """
     enabled = not no_cache
     if enabled and (wanted := os.environ.get("EC_CACHE", "")):
@@ -128,7 +128,8 @@ def cache_choice(*, no_cache: bool, cache_dir: str, cache_size: str) -> CacheCho
     size = cache_size or os.environ.get("EC_CACHE_SIZE", "")
     return CacheChoice(
         enabled=enabled,
-        directory=cache_dir or os.environ.get("EC_CACHE_DIR") or None,
+        # Unlike pathlib's, it leaves a ~name that nobody has as it is.
+        directory=os.path.expanduser(cache_dir) or None,  # noqa: PTH111
         max_bytes=_bytes(size, "--cache-size" if cache_size else "EC_CACHE_SIZE") if size else None,
     )
 

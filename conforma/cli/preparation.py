@@ -358,6 +358,9 @@ def _trusted(identity: Identity | None) -> trust_identity.Identity | None:
 
 
 def _download(sources: Sources, url: str) -> bytes:
-    """The one file that an https URL names."""
-    (file,) = (path for path in sources.fetch(url).path.iterdir() if path.is_file())
-    return file.read_bytes()
+    """The one file that an https URL names. Raises ``InputError`` for an archive of several."""
+    fetched = sources.fetch(url)
+    files = [path for path in fetched.path.iterdir() if path.is_file()]
+    if len(files) != 1:
+        raise InputError(f"{fetched.pinned}: expected one file, found {len(files)}")
+    return files[0].read_bytes()

@@ -62,7 +62,7 @@ def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | 
         return DirectLayers(cancellation)
     from conforma.cache.safe_cache import SafeCache
 
-    directory = Path(choice.directory).expanduser() if choice.directory else default_directory()
+    directory = Path(choice.directory) if choice.directory else default_directory()
     options = CacheOptions(directory=directory)
     if choice.max_bytes is not None:
         options = CacheOptions(directory=directory, max_bytes=choice.max_bytes)

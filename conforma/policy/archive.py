@@ -8,6 +8,7 @@ are counted as bytes arrive, whatever a header claims.
 from __future__ import annotations
 
 import bz2
+import lzma
 import stat
 import tarfile
 import zipfile
@@ -55,7 +56,10 @@ def _explained(name: str) -> Iterator[None]:
     """Turn what the decoders raise for damaged bytes into ``PolicyError``."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as cause:
+    except (
+        *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
+        NotImplementedError,  # a zip file with a compression that Python does not know
+    ) as cause:
         raise PolicyError(f"{name}: damaged or no archive: {cause}") from cause
     except OSError as cause:
         if cause.errno is not None:  # the disk's fault, not the archive's

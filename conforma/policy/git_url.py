@@ -52,7 +52,10 @@ class Repository:
         if not path or "\0" in path or path.startswith("-"):
             raise InputError(f"{without_secrets(source)}: no repository is named")
         if local:
-            url = f"file://{Path(path).expanduser().absolute()}"
+            try:
+                url = f"file://{Path(path).expanduser().absolute()}"
+            except RuntimeError as cause:
+                raise InputError(f"{without_secrets(source)}: {cause}") from cause
         else:
             suffix = "" if path.endswith(".git") else ".git"
             url = f"{scheme or 'https://'}{path.rstrip('/')}{suffix}"

@@ -142,6 +142,13 @@ def linked_text(text: str) -> str:
 
 
 def _check_shape(source: AnnotatedRule) -> None:
+    first, *below = source.path[len(source.package) :]
+    if below and rule_kind(first):
+        raise PolicyError(
+            f"the rule data.{'.'.join(source.path)} would never be asked for, "
+            f"at {source.file}:{source.row}",
+            hint=f"name it {first} or {first}_{'_'.join(below)}",
+        )
     described = any(link.of_rule and link.content is not None for link in source.chain)
     if source.supported or not (described or rule_kind(source.name)):
         return

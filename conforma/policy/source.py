@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from conforma.cancellation import Cancellation
-from conforma.errors import PolicyError, SourceUnavailable
+from conforma.errors import InputError, PolicyError, SourceUnavailable
+from conforma.gotext import quoted
 from conforma.oci.retry import RetryPolicy
 from conforma.policy import mirrored
 from conforma.policy.archive import is_archive, unpack
@@ -224,13 +225,16 @@ class Sources:
         return None
 
     def _copy(self, url: str, destination: Path) -> None:
-        source = Path(url.removeprefix("file://").removeprefix("file::")).expanduser()
+        source = Path(url.removeprefix("file://").removeprefix("file::"))
         try:
+            source = source.expanduser()
             mode = source.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as cause:
             raise PolicyError(
                 f"source file does not exist: stat {source}: no such file or directory"
             ) from cause
+        except (RuntimeError, ValueError) as cause:  # ~nobody, a NUL
+            raise InputError(f"{quoted(str(source))} cannot be a path: {cause}") from cause
         if stat.S_ISDIR(mode):
             TreeCopy(self._cancellation).run(source, destination)
         elif not stat.S_ISREG(mode):

@@ -1,5 +1,6 @@
 """What rules say about themselves: codes, texts, shapes (section 4.1)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,11 @@ def test_names_of_rules_that_decide(name: str, kind: str | None) -> None:
 )
 def test_exceptions_leave_the_prefix_out(name: str, excepted: str) -> None:
     assert exception_name(name) == excepted
+
+
+@pytest.mark.parametrize("name", ["deny.x", "violation_a.b.c", "warn.x"])
+def test_a_rule_below_a_deciding_name_is_refused(name: str) -> None:
+    path = ("main", *name.split("."))
+    with pytest.raises(PolicyError, match=r"would never be asked for, at main\.rego:5"):
+        RuleBook.of([replace(rule(name="", shape="string"), path=path)])
+    RuleBook.of([replace(rule(name="", shape="string"), path=("main", "lib", "deny"))])

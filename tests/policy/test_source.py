@@ -136,6 +136,12 @@ def test_a_missing_path_is_named(sources: Sources, tmp_path: Path) -> None:
     assert caught.value.exit_status == 1
 
 
+@pytest.mark.parametrize("url", ["file::~nobody-of-that-name/rules", "/rules\0"])
+def test_what_can_be_no_path_is_said_so(sources: Sources, url: str) -> None:
+    with pytest.raises(InputError, match="cannot be a path"):
+        sources.fetch(url)
+
+
 @pytest.mark.parametrize("name", ["r.tar", "r.tar.gz", "r.tgz", "r.tar.bz2", "r.tbz2", "r.zip"])
 def test_archives_are_unpacked(sources: Sources, tmp_path: Path, name: str) -> None:
     if name.endswith(".zip"):
@@ -207,6 +213,23 @@ def test_damaged_archives_are_named(sources: Sources, tmp_path: Path, name: str)
     with pytest.raises(PolicyError, match=f"{name}: damaged or no archive: ") as caught:
         sources.fetch(str(tmp_path / name))
     assert caught.value.exit_status == 1
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, 97])
+def test_zip_members_that_cannot_be_unpacked_are_named(
+    sources: Sources, tmp_path: Path, method: int
+) -> None:
+    file = tmp_path / "r.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("main.rego", "package main\n" * 100)
+    raw = bytearray(file.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        raw[raw.find(mark) + offset] = method
+    body = raw.find(b"main.rego") + len("main.rego")
+    raw[body + 4 : body + 9] = b"\xff" * 5  # the properties of LZMA
+    file.write_bytes(raw)
+    with pytest.raises(PolicyError, match=r"r\.zip: damaged or no archive"):
+        sources.fetch(str(file))
 
 
 def test_an_archive_that_grows_without_measure_is_refused(
