@@ -43,12 +43,14 @@ class Manifests:
         recall: Recall,
     ) -> None:
         self._exchange = exchange
+        self._cancellation = cancellation
         self._limit = options.largest_manifest
         self._questions = questions
         self._recall = recall
         self._lock = threading.Lock()
         self._heads: dict[tuple[str, str], Descriptor] = {}
         self._repositories: set[str] = set()
+        self._beginnings: dict[str, threading.Event] = {}
         self._documents: Memory[Manifest | Index] = Memory(options.remembered)
         self._head_flights: Flights[Descriptor] = Flights(cancellation)
         self._flights: Flights[Manifest | Index] = Flights(cancellation)
@@ -76,7 +78,27 @@ class Manifests:
                 known = self.head(reference)
             if known is not None:
                 return self._named_by_tag(reference, reference.pinned(known.digest), question)
+            return self._in_its_turn(reference, question)
         return self._find_pinned(reference, question)
+
+    def _in_its_turn(self, reference: Reference, question: Question) -> Manifest | Index:
+        """The first request of a repository goes alone: after it the others may need no body."""
+        own = threading.Event()
+        begun = self._beginnings.setdefault(reference.repository_name, own)
+        if begun is own:
+            try:
+                return self._find_pinned(reference, question)
+            finally:
+                # Also after a failure: nobody waits for a registry that is down in turns.
+                own.set()
+        if begun.is_set():
+            return self._find_pinned(reference, question)
+        unregister = self._cancellation.on_cancel(begun.set)
+        try:
+            begun.wait()
+        finally:
+            unregister()
+        return self._find(reference, question)
 
     def _named_by_tag(
         self, tagged: Reference, pinned: Reference, question: Question
@@ -187,7 +209,7 @@ class Manifests:
                     f"{reference}: digest mismatch: promised {promised}, served {actual}",
                     hint="the registry, or something between it and us, changed the content",
                 )
-        document = read_document(answer, reference)
+        document = _read_document(answer, reference, verified=promised is not None)
         digest = _digest_of(document, reference)
         self._recall.keep(digest, document.raw)
         if reference.digest is None:
@@ -204,12 +226,21 @@ class Manifests:
         return document
 
 
-def read_document(answer: Answer, reference: Reference) -> Manifest | Index:
-    """The manifest in an answer. Raises ``BadManifest`` naming the reference."""
+def _read_document(answer: Answer, reference: Reference, *, verified: bool) -> Manifest | Index:
+    """The manifest in an answer.
+
+    Raises ``BadManifest`` for content that is what was promised, and
+    ``BadResponse`` for what may as well be the page of a proxy.
+    """
     media_type = media_types.essence(answer.headers.get("content-type", ""))
     if not media_type:
         raise BadResponse(f"{reference}: the registry does not say what kind of manifest it is")
-    return _parsed(answer.body, media_type, reference)
+    try:
+        return _parsed(answer.body, media_type, reference)
+    except BadManifest as cause:
+        if verified:
+            raise
+        raise BadResponse(cause.message, hint=cause.hint) from cause
 
 
 def _parsed(raw: bytes, media_type: str, reference: Reference) -> Manifest | Index:

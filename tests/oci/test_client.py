@@ -240,8 +240,9 @@ def test_rc_16_manifests_over_the_limit_are_refused_without_reading_them(
     ("fault", "error", "reason"),
     [
         (
+            # Nothing says that this is what the registry meant: perhaps a proxy's page.
             Fault(200, {"Content-Type": media_types.OCI_MANIFEST}, b"<html>"),
-            BadManifest,
+            BadResponse,
             "not JSON (starts with '<html>')",
         ),
         (Fault(headers={"Content-Type": "text/html"}), BadManifest, "'text/html'"),
@@ -325,3 +326,24 @@ def test_importing_the_client_does_not_import_httpx() -> None:
 
     code = "import sys, conforma.oci.registry; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_head_that_lies_is_found_out_and_says_nothing_about_the_image(
+    server: RegistryServer, registry: Registry
+) -> None:
+    registry.manifest(put_image(server))
+    lie = Fault(headers={"Docker-Content-Digest": str(Digest.of(b"lie"))})
+    server.faults.add(lie, method="HEAD")
+    with pytest.raises(BadResponse, match="has no such thing"):
+        registry.manifest(put_image(server, tag="v2"))
+
+
+def test_rc_3_tags_read_at_the_same_time_share_one_body(
+    server: RegistryServer, registry: Registry
+) -> None:
+    references = [put_image(server, tag=f"t{n}") for n in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        found = {document.raw for document in pool.map(registry.manifest, references)}
+    assert len(found) == 1
+    assert server.log.settled().counts("GET").total() == 1
+    assert server.log.counts("HEAD").total() == 19
