@@ -94,4 +94,9 @@ def _contained(
 
 
 def _undecided(component: Component, error: ConformaError) -> ComponentResult:
+    # The result outlives the run; the frames of a traceback hold documents and open files.
+    cause: BaseException | None = error
+    while cause is not None and cause.__traceback__ is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
     return ComponentResult(component, component.container_image, error=error)

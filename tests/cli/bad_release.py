@@ -95,7 +95,7 @@ def assert_undecided(done: Outcome, *words: str) -> None:
     assert bad["success"] is False
     assert "violations" not in bad
     for word in words:
-        assert word in bad["error"]
+        assert word in bad["error"], bad["error"]
     assert done.report["undecided"] == 1
     assert done.component(GOOD)["success"] is True
     told = f"Error: error validating image {bad['containerImage']} of component {BAD}: "
