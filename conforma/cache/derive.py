@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from conforma.cache.disk import DiskTrouble, Key, LayerStore
+from conforma.cache.follow import Follower
 from conforma.cache.handles import SharedFile
 from conforma.cache.link import Link, check_claim, is_plain
 from conforma.cache.options import CacheOptions
@@ -17,9 +18,9 @@ from conforma.cache.stats import Counters
 from conforma.cache.tables import TableMaker, Tables
 from conforma.cache.toc import Toc
 from conforma.cache.turns import Produced
+from conforma.errors import IntegrityError
 from conforma.oci.digest import DiffID, Digest, Hasher
-from conforma.oci.inflate import inflated
-from conforma.oci.layer import pieces_of
+from conforma.oci.inflate import PIECE_IN, inflated
 
 _LONGEST_LINK: Final = 1024
 
@@ -94,12 +95,13 @@ class Derivation:
         digest: Digest,
         claimed: DiffID | None,
         media_type: str,
-        blob: SharedFile,
+        source: Follower,
         flight: Flight[Produced[SharedFile]],
-    ) -> Produced[SharedFile]:
-        """Inflate ``blob``, check it and publish tar and link.
+    ) -> SharedFile:
+        """Inflate the blob while it comes in, check it, and publish tar, table and link.
 
-        Raises ``DigestMismatch``, ``BadArchive``, ``TooLarge``.
+        Nothing is published before the blob itself is verified. Raises what
+        ``source`` raises, ``DigestMismatch``, ``BadArchive``, ``TooLarge``.
         """
         what = f"layer {digest}"
         link_key = Key.of("links", digest)
@@ -109,12 +111,18 @@ class Derivation:
             self._store, link_key, strict=self._options.strict, make_room=self._space.make_room
         )
         try:
-            with blob.reader() as source:
-                for piece in inflated(pieces_of(source), media_type, self._options.limits, what):
+            try:
+                for piece in inflated(
+                    source.pieces(PIECE_IN), media_type, self._options.limits, what
+                ):
                     flight.raise_if_abandoned()
                     hasher.update(piece)
                     sink.write(piece)
                     maker.feed(piece)
+            except IntegrityError:
+                source.finish()  # a download that went wrong explains it better
+                raise
+            source.finish()
             found = DiffID(hasher.expected.algorithm, hasher.hex)
             check_claim(digest, claimed, found)
             table = maker.table()
@@ -122,19 +130,18 @@ class Derivation:
                 sink.discard()
                 self._keep_table(found, table)
                 self._publish_link(link_key, Link(found, hasher.size, self._boot))
-                return Produced(blob, "hits")
+                return source.source
             handle = sink.publish(Key.of("layers", found), durable=False)
         except BaseException:
             sink.discard()
             raise
         self._counters.add("derived")
         self._keep_table(found, table)
-        if not sink.stored:
-            return Produced(handle, "pass_through")
-        self._counters.add("disk_bytes", handle.size)
-        self._space.added(handle.size)
-        self._publish_link(link_key, Link(found, hasher.size, self._boot))
-        return Produced(handle, "hits")
+        if sink.stored:
+            self._counters.add("disk_bytes", handle.size)
+            self._space.added(handle.size)
+            self._publish_link(link_key, Link(found, hasher.size, self._boot))
+        return handle
 
     def _keep_table(self, diff_id: DiffID, table: Toc | None) -> None:
         if table is not None:

@@ -6,6 +6,7 @@ that is gone when its last reader closes. Nothing is shared and nothing stays.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Self
 
@@ -110,6 +111,10 @@ class DirectLayers:
             spill.write(piece)
         check_claim(layer.digest, layer.diff_id, DiffID(hasher.expected.algorithm, hasher.hex))
         return spill.finish()
+
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
+        """The blob, once it is verified: without a cache there is nothing to follow."""
+        return self.compressed(layer, cancellation).raw_reader()
 
     def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
         """The files; the plain tar stays open, and on disk, while the result is in use."""

@@ -121,6 +121,11 @@ class Partial:
             descriptor = os.dup(self._descriptor)  # removed under us; the content is still here
         return SharedFile(descriptor, self.size)
 
+    def follow(self) -> SharedFile:
+        """A handle that sees what is written from now on as well."""
+        with _trouble():
+            return SharedFile(os.dup(self._descriptor), self.size)
+
     def pieces(self) -> Iterator[bytes]:
         """What has been written so far, read back."""
         offset = 0
@@ -195,8 +200,8 @@ class LayerStore:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 self._set_aside(key, None)
-            if error.errno in fs.ABSENT or error.errno in (errno.EACCES, errno.EPERM):
-                return None
+            if error.errno in fs.ABSENT or error.errno in fs.TROUBLE:
+                return None  # what cannot be opened is fetched instead (LC-22)
             raise
         status = os.fstat(descriptor)
         handle = SharedFile(descriptor, status.st_size)
@@ -249,7 +254,7 @@ class LayerStore:
             if entry.name.startswith(key.hex + ".") and entry.name.endswith(PART):
                 try:
                     found.append((entry.stat(follow_symlinks=False).st_size, Path(entry.path)))
-                except FileNotFoundError:
+                except OSError:
                     continue
         return [path for _, path in sorted(found, reverse=True)]
 

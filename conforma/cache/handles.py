@@ -38,6 +38,11 @@ class SharedFile:
         return status.st_dev, status.st_ino
 
     @property
+    def is_nameless(self) -> bool:
+        """Whether the file has been removed, and lives on only in open handles."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    @property
     def stored_bytes(self) -> int:
         """Length of the file as the file system reports it now."""
         return os.fstat(self._descriptor).st_size
@@ -64,7 +69,11 @@ class SharedFile:
 
     def reader(self) -> BinaryIO:
         """An independent handle at position 0."""
-        return cast(BinaryIO, io.BufferedReader(_Reader(self), BUFFER))
+        return cast(BinaryIO, io.BufferedReader(self.raw_reader(), BUFFER))
+
+    def raw_reader(self) -> io.RawIOBase:
+        """The same without a buffer."""
+        return _Reader(self)
 
 
 class _Reader(io.RawIOBase):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 
 from conforma.cache.contents import Contents
-from conforma.cache.handles import SharedFile
+from conforma.cache.handles import BUFFER, SharedFile
 from conforma.cancellation import Cancellation
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.manifest import Descriptor
@@ -30,6 +31,10 @@ class Source(Protocol):
         self, layer: SafeLayer, cancellation: Cancellation | None = None
     ) -> SharedFile:
         """The plain tar."""
+        ...
+
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
+        """The bytes as they come."""
         ...
 
     def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
@@ -88,6 +93,17 @@ class SafeLayer:
         ``TooLarge`` when the bytes do not inflate within the limits.
         """
         return self._source.uncompressed(self, cancellation).reader()
+
+    def stream(self, cancellation: Cancellation | None = None) -> BinaryIO:
+        """The blob from its beginning while it is still being downloaded, by whomever.
+
+        Any number of readers may follow one download; each has its own
+        position, can seek, and belongs to one thread. Nothing that was read is
+        proven before the end was reached: the last 32 KiB come only after the
+        digest has matched, and reading raises what :meth:`compressed` raises
+        if it does not. Close it, or the download runs on for nobody.
+        """
+        return cast(BinaryIO, io.BufferedReader(self._source.stream(self, cancellation), BUFFER))
 
     def contents(self, cancellation: Cancellation | None = None) -> Contents:
         """The table of contents, and the files' bytes on demand.

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 from conforma.cache import fs
+from conforma.cache.blobs import Blobs
 from conforma.cache.content import StoredContent
 from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
 from conforma.cache.directory import prepare
 from conforma.cache.disk import Key, LayerStore
+from conforma.cache.follow import Follower
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
-from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
+from conforma.cache.integrity import Integrity
+from conforma.cache.layers import Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.options import CacheOptions
-from conforma.cache.singleflight import Flight, SingleFlight, refuse_reentry
+from conforma.cache.plains import Plains
+from conforma.cache.singleflight import SingleFlight, refuse_reentry
 from conforma.cache.space import Space, Usage
-from conforma.cache.stats import CacheStats, Counters
+from conforma.cache.stats import CacheStats, Counters, Outcome
 from conforma.cache.tables import Tables, table_of
 from conforma.cache.toc import Toc
 from conforma.cache.transfer import Transfer
-from conforma.cache.turns import Produced, Turns, speaks_only_for_its_origin
+from conforma.cache.turns import Produced, Turns
 from conforma.cancellation import Cancellation
 from conforma.errors import CacheError
 from conforma.oci import media_types
@@ -36,8 +40,6 @@ from conforma.oci.inflate import suffix_of
 from conforma.oci.manifest import Descriptor
 
 R = TypeVar("R")
-
-_CLOSING: Final = 0.5  # seconds for running fills to notice that nobody waits
 
 
 class SafeCache:
@@ -54,16 +56,19 @@ class SafeCache:
         self.store = store
         self._counters = counters
         self._cancellation = cancellation
-        self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
         self._index = Index(store.root / "index", writable=store.writable)
         self._space = Space(store, self._index, counters, options.max_bytes, options.grace)
         self._content = StoredContent(store, self._index, self._space, durable=options.durable)
-        self._turns = Turns(store, counters, options.patience)
-        self._transfer = Transfer(store, options, counters, self._space)
+        self._integrity = Integrity(store, options.verify)
+        turns = Turns(store, counters, options.patience)
+        transfer = Transfer(store, options, counters, self._space)
         self._tables = Tables(store)
         self._derivation = Derivation(store, options, counters, self._space, self._tables)
+        self._blobs = Blobs(store, self._index, self._integrity, turns, transfer, counters)
+        self._plains = Plains(
+            store, self._index, self._integrity, turns, self._blobs, self._derivation
+        )
         self._scans: SingleFlight[Toc] = SingleFlight()
-        self._verified: set[tuple[Key, tuple[int, int]]] = set()
 
     @classmethod
     def open(
@@ -96,8 +101,10 @@ class SafeCache:
         self.close()
 
     def close(self) -> None:
-        """Let running fills notice that nobody waits. What is published stays."""
-        self._flights.join(_CLOSING)
+        """Let running fills notice that nobody waits. What is verified is stored."""
+        self._plains.close()
+        hurry = self._cancellation is not None and self._cancellation.cancelled
+        self._blobs.close(hurry=hurry)
         self._content.close()
         self._index.close()
 
@@ -160,7 +167,7 @@ class SafeCache:
         key = Key.of("blobs", digest)
         handle = self.store.open(key, None)
         # Nothing but the name tells how long it should be, so the content must.
-        if handle is None or not self._intact(key, handle, doubtful=True):
+        if handle is None or not self._integrity.holds(key, handle, doubtful=True):
             return None
         fact = self._index.fact(key)
         media_type = fact.media_type if fact and fact.media_type else _sniff(handle)
@@ -169,20 +176,32 @@ class SafeCache:
 
     def compressed(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> SharedFile:
         """The layer's blob, complete and verified. Used by :class:`SafeLayer`."""
-        return self._demand(self._compressed, layer, cancellation)
+        return self._demand(self._blobs.get, layer, cancellation)
 
     def uncompressed(
         self, layer: SafeLayer, cancellation: Cancellation | None = None
     ) -> SharedFile:
         """The layer's plain tar, complete and verified. Used by :class:`SafeLayer`."""
-        return self._demand(self._uncompressed, layer, cancellation)
+        return self._demand(self._plains.get, layer, cancellation)
+
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Follower:
+        """The layer's blob as it comes. Used by :class:`SafeLayer`."""
+        refuse_reentry(layer.digest)
+        cancellation = cancellation or self._cancellation
+
+        def done(outcome: Outcome, followed: bool) -> None:
+            self._counters.finish(outcome)
+            if followed:
+                self._counters.add("followers")
+
+        return self._blobs.follow(layer, cancellation, done=done)
 
     def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
         """The layer's files. Used by :class:`SafeLayer`."""
         return Contents(
             self._demand(self._table, layer, cancellation),
             lambda: self.uncompressed(layer, cancellation),
-            lambda plain: self._distrust(layer, plain),
+            lambda plain: self._plains.distrust(layer, plain),
             f"layer {layer.digest}",
         )
 
@@ -206,96 +225,11 @@ class SafeCache:
             self._counters.add("saved_bytes", layer.size)
         return produced.value
 
-    def _compressed(
-        self, layer: SafeLayer, cancellation: Cancellation | None
-    ) -> Produced[SharedFile]:
-        found = layer.held or self._find_blob(layer.descriptor)
-        if found is not None:
-            return Produced(found, "hits")
-        produced, started = self._flights.run(
-            Key.of("blobs", layer.digest),
-            lambda flight: self._fill(layer, flight),
-            cancellation,
-            label=layer.origin,
-            not_mine=lambda error, origin: (
-                origin != layer.origin and speaks_only_for_its_origin(error)
-            ),
-        )
-        return produced if started else Produced(produced.value, "coalesced")
-
-    def _fill(self, layer: SafeLayer, flight: Flight[Produced[SharedFile]]) -> Produced[SharedFile]:
-        def find() -> SharedFile | None:
-            return self._find_blob(layer.descriptor)
-
-        def make() -> Produced[SharedFile]:
-            return self._transfer.run(layer.descriptor, layer.fetch, flight)
-
-        if not self.store.writable:
-            return make()
-        key = Key.of("blobs", layer.digest)
-        produced = self._turns.produce(key, flight, find, make, layer.origin)
-        if produced.outcome == "leaders":
-            self._index.used(key, layer.media_type)
-        return produced
-
-    def _find_blob(self, descriptor: Descriptor) -> SharedFile | None:
-        key = Key.of("blobs", descriptor.digest)
-        unknown = descriptor.size == UNKNOWN
-        handle = self.store.open(key, None if unknown else descriptor.size)
-        if handle is None or not self._intact(key, handle, doubtful=unknown):
-            return None
-        self._index.used(key)
-        return handle
-
-    def _uncompressed(
-        self, layer: SafeLayer, cancellation: Cancellation | None
-    ) -> Produced[SharedFile]:
-        found = self._find_plain(layer)
-        if found is not None:
-            return Produced(found, "hits")
-        # The blob first and in the caller: so no thread ever holds two locks,
-        # and every caller's interest in the download is counted.
-        blob = self._compressed(layer, cancellation)
-        produced, started = self._flights.run(
-            Key.of("links", layer.digest),
-            lambda flight: self._inflate(layer, blob.value, flight),
-            cancellation,
-        )
-        if produced.outcome == "pass_through" or blob.outcome != "hits":
-            return Produced(produced.value, blob.outcome)
-        return Produced(produced.value, "hits" if started else "coalesced")
-
-    def _inflate(
-        self, layer: SafeLayer, blob: SharedFile, flight: Flight[Produced[SharedFile]]
-    ) -> Produced[SharedFile]:
-        def make() -> Produced[SharedFile]:
-            return self._derivation.make(
-                layer.digest, layer.diff_id, layer.media_type, blob, flight
-            )
-
-        if not self.store.writable:
-            return make()
-        key = Key.of("links", layer.digest)
-        return self._turns.produce(key, flight, lambda: self._find_plain(layer), make, layer.origin)
-
-    def _find_plain(self, layer: SafeLayer) -> SharedFile | None:
-        found = self._derivation.find(layer.digest, layer.diff_id)
-        if found is None:
-            return None
-        # As for blobs: what only its name is known of is taken at its content.
-        doubtful = found.doubtful or layer.descriptor.size == UNKNOWN
-        if not self._intact(found.key, found.file, doubtful=doubtful):
-            return None
-        if found.doubtful:
-            self._derivation.settle(layer.digest, found)
-        self._index.used(found.key)
-        return found.file
-
     def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
         toc = self._find_table(layer)
         if toc is not None:
             return Produced(toc, "hits")
-        plain = self._uncompressed(layer, cancellation)  # makes the table on the way, if it can
+        plain = self._plains.get(layer, cancellation)  # makes the table on the way, if it can
         toc = self._find_table(layer)
         if toc is None:
             toc, _ = self._scans.run(
@@ -320,30 +254,6 @@ class SafeCache:
         if link is not None:
             self._tables.put(link.diff_id, toc)
         return toc
-
-    def _distrust(self, layer: SafeLayer, plain: SharedFile) -> None:
-        found = self._derivation.find(layer.digest, layer.diff_id)
-        if found is not None and found.file.inode == plain.inode:
-            self.store.quarantine(found.key, plain)
-
-    def _intact(self, key: Key, handle: SharedFile, *, doubtful: bool = False) -> bool:
-        """Whether the content is right, as far as the policy wants to know.
-
-        ``doubtful`` content is checked at least once. A bad entry is
-        quarantined.
-        """
-        policy = self.options.verify
-        mark = (key, handle.inode)
-        if policy == "off" and not doubtful:
-            return True
-        if policy != "always" and mark in self._verified:
-            return True
-        good = self.store.content_matches(key, handle)
-        if good:
-            self._verified.add(mark)
-        else:
-            self.store.quarantine(key, handle)
-        return good
 
 
 def _no_fetch(descriptor: Descriptor) -> Fetch:

@@ -62,7 +62,11 @@ class Flight(Generic[T]):
         self.result: T | None = None
         self.error: BaseException | None = None
         self.done = False
+        self.sight: Any = None
+        """What followers may see of the result while it is being made; see :meth:`show`."""
         self.waiters: list[threading.Event] = []
+        self.followers: list[threading.Event] = []
+        self.afterwards: list[Callable[[Flight[T]], None]] = []
 
     def raise_if_abandoned(self) -> None:
         """Raise :class:`Abandoned`, once and for all, if nobody is interested any more.
@@ -74,6 +78,13 @@ class Flight(Generic[T]):
                 return
             self._group.forget(self)
         raise Abandoned("nobody waits for this download any more")
+
+    def show(self, sight: Any, *, wake: bool = True) -> None:
+        """Let followers see how far the work has come; with ``wake`` they look at once."""
+        self.sight = sight
+        if wake:
+            for event in tuple(self.followers):
+                event.set()
 
     def wait(self, seconds: float) -> None:
         """Sleep as a part of the work; raises :class:`Abandoned`."""
@@ -88,7 +99,7 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._flights: dict[Hashable, Flight[T]] = {}
-        self._threads: set[threading.Thread] = set()
+        self._threads: dict[threading.Thread, Flight[T]] = {}
         _groups.add(self)
 
     def run(
@@ -116,7 +127,7 @@ class SingleFlight(Generic[T]):
             if flight.error is None:
                 return flight.result, started  # type: ignore[return-value]
             if started or not_mine is None or not not_mine(flight.error, flight.label):
-                raise _fresh(flight.error) from flight.error
+                raise fresh(flight.error) from flight.error
 
     def _join(
         self,
@@ -126,16 +137,7 @@ class SingleFlight(Generic[T]):
         label: object,
     ) -> tuple[Flight[T], bool]:
         arrived = threading.Event()
-        with self.lock:
-            flight = self._flights.get(key)
-            started = flight is None
-            if flight is None:
-                flight = self._flights[key] = Flight(self, key, label)
-            else:
-                flight.interested += 1
-            flight.waiters.append(arrived)
-        if started:
-            self._start(flight, work)
+        flight, started = self.board(key, work, arrived, label=label)
         unregister = cancellation.on_cancel(arrived.set) if cancellation else None
         try:
             arrived.wait()
@@ -144,22 +146,76 @@ class SingleFlight(Generic[T]):
         finally:
             if unregister:
                 unregister()
-            with self.lock:
-                flight.interested -= 1
+            self.leave(flight)
         return flight, started
+
+    def board(
+        self,
+        key: Hashable,
+        work: Callable[[Flight[T]], T],
+        wake: threading.Event,
+        *,
+        label: object = None,
+        follow: bool = False,
+    ) -> tuple[Flight[T], bool]:
+        """Be interested in ``key`` without waiting for it, until :meth:`leave`.
+
+        Returns the flight, and whether this call started it. ``wake`` is set
+        when it has landed and, for those who ``follow``, when it shows more.
+        """
+        with self.lock:
+            flight = self._flights.get(key)
+            started = flight is None
+            if flight is None:
+                flight = self._flights[key] = Flight(self, key, label)
+            else:
+                flight.interested += 1
+            flight.waiters.append(wake)
+            if follow:
+                flight.followers.append(wake)
+        if started:
+            self._start(flight, work)
+        return flight, started
+
+    def leave(self, flight: Flight[T], wake: threading.Event | None = None) -> None:
+        """Be interested no more; once for each :meth:`board`."""
+        with self.lock:
+            flight.interested -= 1
+            if wake in flight.followers:
+                flight.followers.remove(wake)
+
+    def afterwards(self, flight: Flight[T], call: Callable[[Flight[T]], None]) -> None:
+        """Have ``call`` called when the flight has landed; at once if it has."""
+        with self.lock:
+            if not flight.done:
+                flight.afterwards.append(call)
+                return
+        call(flight)
 
     def forget(self, flight: Flight[T]) -> None:
         """Let the next caller start anew. The lock must be held."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
-    def join(self, seconds: float) -> None:
-        """Wait so long, altogether, for running work to end; used when the cache is closed."""
+    def join(
+        self,
+        seconds: float,
+        longer: float = 0.0,
+        deserves: Callable[[Flight[T]], bool] = lambda _flight: False,
+    ) -> None:
+        """Wait so long, altogether, for running work to end; ``longer`` for what ``deserves`` it.
+
+        Used when the cache is closed.
+        """
         with self.lock:
-            threads = list(self._threads)
-        until = time.monotonic() + seconds
+            threads = dict(self._threads)
+        deadline = time.monotonic() + seconds
         for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
+        deadline = time.monotonic() + longer
+        for thread, flight in threads.items():
+            if thread.is_alive() and deserves(flight):
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self, flight: Flight[T], work: Callable[[Flight[T]], T]) -> None:
         context = contextvars.copy_context()
@@ -170,12 +226,12 @@ class SingleFlight(Generic[T]):
             daemon=True,
         )
         with self.lock:
-            self._threads.add(thread)
+            self._threads[thread] = flight
         try:
             thread.start()
         except BaseException as error:  # no thread to be had: everybody must hear of it
             self._land(flight, None, error)
-            self._threads.discard(thread)
+            self._threads.pop(thread, None)
 
     def _work(self, flight: Flight[T], work: Callable[[Flight[T]], T]) -> None:
         result, error = None, None
@@ -185,7 +241,7 @@ class SingleFlight(Generic[T]):
             error = caught
         self._land(flight, result, error)
         with self.lock:
-            self._threads.discard(threading.current_thread())
+            self._threads.pop(threading.current_thread(), None)
 
     def _land(self, flight: Flight[T], result: T | None, error: BaseException | None) -> None:
         with self.lock:
@@ -193,6 +249,8 @@ class SingleFlight(Generic[T]):
             self.forget(flight)
             flight.result, flight.error, flight.done = result, error, True
             waiters, flight.waiters = flight.waiters, []
+        for call in flight.afterwards:
+            call(flight)
         for event in waiters:
             event.set()
 
@@ -200,10 +258,10 @@ class SingleFlight(Generic[T]):
         """In a forked child the threads that did the work do not exist."""
         self.lock = threading.Lock()
         self._flights = {}
-        self._threads = set()
+        self._threads = {}
 
 
-def _fresh(error: BaseException) -> BaseException:
+def fresh(error: BaseException) -> BaseException:
     """A copy of ``error`` to raise, as one object must not be raised in many threads."""
     try:
         fresh = copy.copy(error)

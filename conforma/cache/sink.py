@@ -50,6 +50,10 @@ class Spill:
                     hint="free some space, or set TMPDIR to a directory that has some",
                 ) from cause
 
+    def follow(self) -> SharedFile:
+        """A handle that sees what is written from now on as well."""
+        return self.finish()
+
     def finish(self) -> SharedFile:
         """A handle on everything that was written."""
         return SharedFile(os.dup(self._descriptor), self.size)
@@ -74,6 +78,7 @@ class CacheSink:
         self._make_room: Callable[[], None] | None = make_room
         self._partial: Partial | None = None
         self._spill: Spill | None = None
+        self._followed: tuple[Spill | Partial, SharedFile] | None = None
         self._name = str(key)
         try:
             if not store.writable:
@@ -92,6 +97,14 @@ class CacheSink:
         """Bytes written so far."""
         target = self._spill or self._partial
         return target.size if target else 0
+
+    def follow(self) -> SharedFile:
+        """A handle on what was written and will be; another one once the store has failed us."""
+        target = self._spill or self._partial
+        assert target is not None
+        if self._followed is None or self._followed[0] is not target:
+            self._followed = (target, target.follow())
+        return self._followed[1]
 
     def write(self, data: bytes | memoryview) -> None:
         """Append, in the cache if possible. Raises ``CacheUnusable``."""

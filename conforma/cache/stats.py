@@ -63,6 +63,12 @@ class Counters:
             self._values["requests"] += 1
             self._values[outcome] += 1
 
+    def recount(self, counted: Outcome, found: Outcome) -> None:
+        """A demand that was counted as one outcome ended as another."""
+        with self._lock:
+            self._values[counted] -= 1
+            self._values[found] += 1
+
     def snapshot(self, mode: str) -> CacheStats:
         """All counters at one moment."""
         with self._lock:

@@ -6,11 +6,13 @@ never more than the declared size plus one chunk is read.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from conforma.cache.disk import Key, LayerStore
+from conforma.cache.follow import Sight
 from conforma.cache.handles import SharedFile
 from conforma.cache.layers import UNKNOWN, Fetch
 from conforma.cache.options import CacheOptions
@@ -26,6 +28,9 @@ from conforma.oci.manifest import Descriptor
 # A shorter partial is not worth the file it occupies.
 _WORTH_KEEPING: Final = 1 << 20
 _PIECE: Final = 1 << 20
+# Waking a follower costs about 20 us, so not for each piece of a fast download.
+_WAKE_BYTES: Final = 1 << 20
+_WAKE_SECONDS: Final = 0.005
 
 
 class Transfer:
@@ -75,15 +80,17 @@ class Transfer:
         )
         hasher = Hasher(descriptor.digest)
         try:
-            self._take_over(leftovers, sink, hasher, descriptor.size)
+            display = _Display(flight, sink)
+            self._take_over(leftovers, sink, hasher, descriptor.size, display)
             if hasher.size < descriptor.size or descriptor.size <= 0:
                 self._counters.add("transfers")
-                self._download(fetch, sink, hasher, descriptor, flight, what)
+                self._download(fetch, sink, hasher, descriptor, flight, display, what)
             if descriptor.size not in (UNKNOWN, hasher.size):
                 raise SizeMismatch(
                     f"{what}: got {hasher.size} bytes where {descriptor.size} were declared"
                 )
             hasher.check(what)
+            display.verified()
             handle = sink.publish(key, durable=self._options.durable)
         except (IntegrityError, CacheUnusable):
             sink.discard()
@@ -107,6 +114,7 @@ class Transfer:
         hasher: Hasher,
         descriptor: Descriptor,
         flight: Flight[Produced[SharedFile]],
+        display: _Display,
         what: str,
     ) -> None:
         with fetch(hasher.size) as chunks:
@@ -119,8 +127,16 @@ class Transfer:
                     )
                 hasher.update(chunk)
                 sink.write(chunk)
+                display.advance()
 
-    def _take_over(self, leftovers: list[Path], sink: CacheSink, hasher: Hasher, size: int) -> None:
+    def _take_over(
+        self,
+        leftovers: list[Path],
+        sink: CacheSink,
+        hasher: Hasher,
+        size: int,
+        display: _Display,
+    ) -> None:
         """Copy the longest leftover, hashing it, into our own file.
 
         It is copied, not continued in place: where locks do not exclude, its
@@ -128,14 +144,16 @@ class Transfer:
         """
         for number, path in enumerate(leftovers):
             if number == 0:
-                with suppress(FileNotFoundError):
-                    self._copy(path, sink, hasher, size)
+                with suppress(OSError):
+                    self._copy(path, sink, hasher, size, display)
             with suppress(OSError):
                 self._store.files.unlink(path)
         if hasher.size:
             self._counters.add("resumed_bytes", hasher.size)
 
-    def _copy(self, path: Path, sink: CacheSink, hasher: Hasher, size: int) -> None:
+    def _copy(
+        self, path: Path, sink: CacheSink, hasher: Hasher, size: int, display: _Display
+    ) -> None:
         descriptor = self._store.files.open(path)
         leftover = SharedFile(descriptor, size)
         while hasher.size < size:
@@ -144,3 +162,26 @@ class Transfer:
                 return
             hasher.update(piece)
             sink.write(piece)
+            display.advance()
+
+
+class _Display:
+    """Shows followers what has been written, waking them neither for each piece nor late."""
+
+    def __init__(self, flight: Flight[Produced[SharedFile]], sink: CacheSink) -> None:
+        self._flight = flight
+        self._sink = sink
+        self._woken_at = 0  # bytes
+        self._woken = 0.0  # seconds
+
+    def advance(self) -> None:
+        """More was written."""
+        size, now = self._sink.size, time.monotonic()
+        wake = size - self._woken_at >= _WAKE_BYTES or now - self._woken >= _WAKE_SECONDS
+        if wake:
+            self._woken_at, self._woken = size, now
+        self._flight.show(Sight(self._sink.follow(), size), wake=wake)
+
+    def verified(self) -> None:
+        """All was written, and it is what it should be; it need not have its name yet."""
+        self._flight.show(Sight(self._sink.follow(), self._sink.size, verified=True))

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from conforma.cache.disk import Key, LayerStore
+from conforma.cache.follow import Sight
+from conforma.cache.handles import SharedFile
 from conforma.cache.locks import EntryLock, Note
 from conforma.cache.singleflight import Flight, filling
 from conforma.cache.stats import Counters, Outcome
@@ -66,6 +68,7 @@ class Turns:
         delay = _SHORTEST_WAIT
         while not lock.try_acquire():
             watch.look(lock.note())
+            watch.show(flight)
             if watch.stalled_for() > self._patience:
                 self._counters.add("takeovers")
                 with filling(key):
@@ -110,6 +113,7 @@ class _Watch:
         self._sign: tuple[object, ...] = ()
         self._changed = time.monotonic()
         self._looked = 0.0
+        self._followed: SharedFile | None = None
         self.attempt = ""
 
     def look(self, note: Note | None) -> None:
@@ -123,6 +127,22 @@ class _Watch:
         sign: tuple[object, ...] = (note, tuple(_size(p) for p in self._partials()))
         if sign != self._sign:
             self._sign, self._changed = sign, now
+
+    def show(self, flight: Flight[Any]) -> None:
+        """Let our followers read what the other process has written so far (LC-35)."""
+        if not flight.followers:
+            return
+        if self._followed is None or self._followed.is_nameless:
+            self._followed = None
+            for path in self._partials():
+                try:
+                    descriptor = self._store.files.open(path)
+                except OSError:
+                    continue
+                self._followed = SharedFile(descriptor, 0)
+                break
+        if self._followed is not None:
+            flight.show(Sight(self._followed, self._followed.stored_bytes))
 
     def stalled_for(self) -> float:
         """Seconds without a sign of life from whoever holds the lock."""

@@ -35,7 +35,8 @@ class BlobStream:
     """One blob from ``offset`` on. Iterate once, then close. For one thread at a time.
 
     ``size`` is the size of the whole blob, if known. When ``offset`` is 0 the
-    digest is checked; a reader that starts later checks it with the bytes it has.
+    digest is checked, unless ``verify`` leaves that to the reader; one that
+    starts later checks it with the bytes it has.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class BlobStream:
         size: int | None,
         offset: int = 0,
         lane: Lane = "bulk",
+        verify: bool = True,
     ) -> None:
         self._exchange = exchange
         self._meter = meter
@@ -55,7 +57,7 @@ class BlobStream:
         self._digest = digest
         self._size = size
         self._position = offset
-        self._hasher = Hasher(digest) if offset == 0 else None
+        self._hasher = Hasher(digest) if offset == 0 and verify else None
         self._lane: Lane = lane
         self._may_discard = True
         self._resumptions = 0

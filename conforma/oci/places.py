@@ -54,12 +54,17 @@ class Places(Registry):
 
     @contextmanager
     def open_blob(
-        self, reference: Reference, descriptor: Descriptor, *, offset: int = 0
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        *,
+        offset: int = 0,
+        verify: bool = True,
     ) -> Iterator[Iterator[bytes]]:
         """As the registry's."""
         layout = self._place(reference.pinned(descriptor.digest))
         if layout is None:
-            with super().open_blob(reference, descriptor, offset=offset) as chunks:
+            with super().open_blob(reference, descriptor, offset=offset, verify=verify) as chunks:
                 yield chunks
         else:
             with layout.open_blob(descriptor, offset=offset) as chunks:

@@ -131,19 +131,31 @@ class Registry:
 
     @contextmanager
     def open_blob(
-        self, reference: Reference, descriptor: Descriptor, *, offset: int = 0
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        *,
+        offset: int = 0,
+        verify: bool = True,
     ) -> Iterator[Iterator[bytes]]:
         """The blob's bytes from ``offset`` on, as they arrive.
 
         The connection may break and be resumed meanwhile. At the end of the
         iteration size and, when ``offset`` is 0, digest were right; before it
-        nothing read may be acted on. Raises ``SizeMismatch`` or
-        ``DigestMismatch`` besides the errors of the class.
+        nothing read may be acted on. Without ``verify`` the digest is left to
+        whoever reads, who must hash the bytes anyway. Raises ``SizeMismatch``
+        or ``DigestMismatch`` besides the errors of the class.
         """
         from conforma.oci.blobs import BlobStream
 
         stream = BlobStream(
-            self._exchange, self._meter, reference, descriptor.digest, descriptor.size, offset
+            self._exchange,
+            self._meter,
+            reference,
+            descriptor.digest,
+            descriptor.size,
+            offset,
+            verify=verify,
         )
         try:
             yield iter(stream)

@@ -39,6 +39,7 @@ def test_lc_22_a_step_that_fails_costs_the_cache_an_entry_and_the_caller_nothing
     layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
     assert layer.compressed().read() == what.blob
     assert layer.uncompressed().read() == what.plain
+    cache.close()
     # A name that was given but perhaps not synced is there for the next caller.
     assert cache.stats.pass_through == (1 if step == "sync_directory" else 2)
     assert set(upstream.offsets) == {0}
@@ -60,6 +61,8 @@ def test_lc_22_the_download_goes_on_where_the_disk_filled_up(tmp_path: Path) -> 
     layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
     results = together(6, lambda _: layer.compressed().read()).results
     assert results == [what.blob] * 6
+    # Whoever comes after that cannot even look, and fetches it beside the cache.
+    assert layer.compressed().read() == what.blob
     assert upstream.offsets[0] == 0
     assert cache.stats.network_bytes == upstream.sent
 
@@ -200,15 +203,16 @@ def test_lc_27_a_bomb_is_stopped_before_the_disk_is_full(
         if name == "write":
             largest = max(largest, path.stat().st_size)
 
-    cache = (
+    layers = (
         DirectLayers(limits=limits)
         if direct
         else SafeCache.open(CacheOptions(tmp_path / "c", limits=limits), before_step=before)
     )
-    layer = cache.layer(packed.descriptor, None, upstream.fetch)
+    layer = layers.layer(packed.descriptor, None, upstream.fetch)
     with pytest.raises(TooLarge, match="layer sha256:"):
         layer.uncompressed()
     assert largest < 8_000_000
+    layers.close()
     assert list(tmp_path.rglob("*.part")) == []
 
 

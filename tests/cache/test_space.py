@@ -255,7 +255,8 @@ def test_a_damaged_index_costs_recency_and_nothing_else(tmp_path: Path, damage: 
         database.mkdir()
     again = opened(tmp_path / "c", max_bytes=1)
     layer = again.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
-    assert layer.uncompressed().read() == upstream.sample.plain
-    assert upstream.requests == 1
-    assert again.usage().entries > 0
+    with layer.uncompressed() as source:  # what is open is not evicted
+        assert source.read() == upstream.sample.plain
+        assert upstream.requests == 1
+        assert again.usage().entries > 0
     again.close()

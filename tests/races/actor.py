@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conforma.cache.locks import EntryLock, Note
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import ConformaError, RegistryUnreachable
@@ -69,7 +70,23 @@ def fetch_of(task: dict[str, Any]) -> Any:
     return fetch
 
 
+def announce_watching() -> None:
+    """Say so when this process has first seen that another one is at it."""
+    read_note = EntryLock.note
+    seen = threading.Event()
+
+    def note(lock: EntryLock) -> Note | None:
+        found = read_note(lock)
+        if found is not None and not found.failed and not seen.is_set():
+            seen.set()
+            say(event="watching")
+        return found
+
+    EntryLock.note = note  # type: ignore[method-assign]
+
+
 def main() -> None:
+    announce_watching()
     task = json.loads(sys.argv[1])
     options = CacheOptions(Path(task["directory"]), **task.get("options", {}))
     cache = SafeCache.open(options)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
 
 from tests.cache.upstream import sample
-from tests.races.swarm import Actor, Stage
+from tests.races.swarm import Stage
 
 BOTH = ["compressed", "uncompressed"]
 LARGE = sample("large", 3_000_000)
@@ -51,8 +50,7 @@ def test_lc_08_a_process_that_comes_in_the_middle_waits_for_the_other(stage: Sta
     with stage.actors({"hold_at": 100_000}) as [first]:
         first.until("holding")
         with stage.actors({"threads": 2, "views": BOTH}) as [second]:
-            second.until("ready")
-            seen_by(stage, [second])
+            second.until("watching")
             first.go()
             assert stage.right(second.results(2))
             assert second.until("end")["stats"]["coalesced"] >= 1
@@ -82,35 +80,12 @@ def test_lc_11_waiters_in_other_processes_raise_too_and_do_not_repeat_the_attemp
         leader.until("holding")
         with stage.actors({"threads": 2}, {"threads": 2, "views": ["uncompressed"]}) as waiters:
             for waiter in waiters:
-                waiter.until("ready")
-            seen_by(stage, waiters)
+                waiter.until("watching")
             leader.go()
             results = leader.results(2) + [r for w in waiters for r in w.results(2)]
     assert [r["error"] for r in results] == ["RegistryUnreachable"] * 6
     assert {r["message"] for r in results} == {"registry.test/app: went away"}
     assert stage.offsets == [0]  # LC-13
-
-
-def seen_by(stage: Stage, waiters: list[Actor]) -> None:
-    """Until every waiter has the lock file open, which is how it waits."""
-    lock = next((stage.cache / "v1" / "locks").rglob(stage.sample.descriptor.digest.hex))
-    pause = threading.Event()
-    for waiter in waiters:
-        pid = waiter.pid
-        for _ in range(20_000):
-            if any(same(fd, lock) for fd in Path(f"/proc/{pid}/fd").iterdir()):
-                break
-            pause.wait(0.0005)
-        else:
-            raise AssertionError("a waiter does not wait")
-    pause.wait(0.1)  # a few of its looks at the note
-
-
-def same(link: Path, file: Path) -> bool:
-    try:
-        return link.readlink() == file
-    except OSError:
-        return False
 
 
 def test_lc_12_a_failure_in_one_process_is_not_remembered_by_the_next(stage: Stage) -> None:
