@@ -81,7 +81,15 @@ def _json(source: str, duplicate_keys: str) -> Any:
     def constant(name: str) -> Any:
         raise ValueError(name)
 
-    value = json.loads(source, object_pairs_hook=members, parse_constant=constant)
+    def decimal(text: str) -> float:
+        number = float(text)
+        if number in (float("inf"), float("-inf")):
+            raise ValueError(text)  # too large to be one; YAML makes it text
+        return number
+
+    value = json.loads(
+        source, object_pairs_hook=members, parse_constant=constant, parse_float=decimal
+    )
     depth, level = 0, [value]
     while level := [
         inner

@@ -106,6 +106,11 @@ def test_json_numbers_keep_every_digit() -> None:
     assert parse('{"a": 12345678901234567890123}') == {"a": 12345678901234567890123}
 
 
+@pytest.mark.parametrize("text", ['{"a": 1e999, "b": -1E400}', "a: 1e999\nb: -1E400"])
+def test_numbers_too_large_for_one_are_text_in_json_and_yaml(text: str) -> None:
+    assert parse(text) == {"a": "1e999", "b": "-1E400"}
+
+
 def test_the_last_of_two_keys_counts_where_the_caller_says_so() -> None:
     for text in ("a: 1\na: 2", json.dumps({"a": 1})[:-1] + ', "a": 2}'):
         assert parse(text, duplicate_keys="last") == {"a": 2}

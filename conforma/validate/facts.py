@@ -1,9 +1,10 @@
 """What an image says about itself, read for the policy input (specification section 6).
 
 An index without an image for linux/amd64, or a parent that we are not allowed
-to see, is a fact like any other and leaves the member out. An image that is
-malformed or incomplete, and a registry that does not answer for it, is raised:
-a rule must not judge by the absence of what could not be read.
+to see, is a fact like any other and leaves the member out; a parent that cannot
+be reached does so with a warning. An image that is malformed or incomplete, and
+a registry that does not answer for it, is raised: a rule must not judge by the
+absence of what could not be read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from conforma.cache.filters import InDirectories
-from conforma.errors import BadManifest, BadResponse, NotFound, RegistryError
+from conforma.errors import AccessDenied, BadManifest, BadResponse, NotFound, RegistryError
 from conforma.oci.reference import Reference
 from conforma.validate.policy_input import (
     ImageFacts,
@@ -45,7 +46,7 @@ def read_facts(image: Reference, images: ImageReader, among: Container[str]) -> 
     return ImageFacts(
         config=config.config,
         parent=parent,
-        parent_config=_parent_config(parent, images) if parent is not None else None,
+        parent_config=_parent_config(image, parent, images) if parent is not None else None,
         files=_manifest_files(image, config.config, images),
     )
 
@@ -65,15 +66,18 @@ def _check_children(image: Reference, images: ImageReader, among: Container[str]
         )
 
 
-def _parent_config(parent: ParentImage, images: ImageReader) -> Mapping[str, Any] | None:
+def _parent_config(
+    image: Reference, parent: ParentImage, images: ImageReader
+) -> Mapping[str, Any] | None:
     try:
         _, config = images.image(parent.reference)
-    except (NotFound, BadManifest) as error:
+    except (NotFound, AccessDenied, BadManifest) as error:
+        # Base images often live where only their builders may look.
         log.debug("no configuration of parent image %s: %s", parent.text, error)
         return None
     except RegistryError as error:
-        # Base images often live where only their builders may look.
-        log.debug("parent image %s could not be read: %s", parent.text, error)
+        # Some live where only their builders get to, so this is no outage of ours.
+        log.warning("rules judge %s without its parent image: %s", image, error)
         return None
     return config.config
 

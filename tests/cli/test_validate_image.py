@@ -153,10 +153,10 @@ def test_without_any_attestation_two_violations_say_so(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("fault", "path", "reason"),
     [
-        (Fault(status=500), "/shop/api/", "500"),
-        (Fault(status=401), "/shop/api/", "401"),
+        (Fault(status=500), "/shop/api/", "INTERNAL_SERVER_ERROR"),
+        (Fault(status=401), "/shop/api/", "UNAUTHORIZED"),
         (Fault(reset_at=0), "/shop/api/", ""),
-        (Fault(status=503), r"/shop/api/manifests/sha256-.*\.sig", "SERVICE_UNAVAILABLE"),
+        (Fault(status=503), r"/shop/api/manifests/sha256-.*\.sig", ".sig: "),
         (Fault(status=503), r"/shop/api/manifests/sha256-.*\.att", ".att: "),
         (Fault(status=500), "/shop/api/blobs/", "INTERNAL_SERVER_ERROR"),
         (Fault(flip_at=20), "/shop/api/blobs/", "sha256"),
@@ -487,3 +487,18 @@ def test_output_file_is_json_and_nothing_goes_to_standard_output(shop: Shop) -> 
     done = shop.validate(output="", output_file=str(file))
     assert (done.status, done.out) == (0, "")
     assert json.loads(file.read_text())["success"] is True
+
+
+@pytest.mark.parametrize(("status", "warned"), [(503, True), (403, False), (404, False)])
+def test_a_parent_that_cannot_be_reached_is_told(shop: Shop, status: int, warned: bool) -> None:
+    base = f"{shop.server.host}/base/os@sha256:{'0' * 64}"
+    image = image_of([], annotations={"org.opencontainers.image.base.name": base})
+    digest = image.put(shop.server.store, "shop/web", "1.0")
+    signer = Signer(shop.server.store, "shop/web", shop.key)
+    signer.sign(digest)
+    signer.attest(digest, provenance_v02(Build(f"{shop.server.host}/shop/web", digest)))
+    shop.components.append({"name": "web", "containerImage": shop.reference("web")})
+    shop.server.faults.add(Fault(status=status), path="/v2/base/os/", times=None)
+    done = shop.validate()
+    assert done.status == 0
+    assert ("without its parent image" in done.err) is warned

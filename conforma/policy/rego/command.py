@@ -85,6 +85,8 @@ class _Desk:
             kind, body = encode_answer(value)  # type: ignore[assignment]
         except ConformaError as error:
             log.error("%s", error, extra={"fields": {"function": name}})
+        except Exception:
+            log.exception("internal error", extra={"fields": {"function": name}})
         finally:
             # Also after a bug: OPA must not wait for ever.
             header = {"type": "answer", "call": frame.header["call"], "kind": kind}
