@@ -142,7 +142,7 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
     layers = open_layers(options.cache, cancellation)
     stack.enter_context(layers)
     stack.callback(cancellation.cancel)
-    landings = Landings(layers)
+    landings = Landings(layers, cancellation)
     metrics = Metrics(lambda: layers.stats, lambda: registry.stats)
     handler = PullThrough(
         registry,
@@ -164,7 +164,10 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
     except OSError as cause:
         raise InputError(f"--listen: {options.listen}: {cause.strerror}") from cause
     metrics.gauges["connections"] = ("Open connections.", lambda: server.connections)
-    metrics.gauges["downloads"] = ("Downloads that run.", lambda: landings.running)
+    metrics.gauges["following"] = (
+        "Answers that read along with a download.",
+        lambda: landings.following,
+    )
     stack.callback(server.close)
     return server.host
 

@@ -1,149 +1,52 @@
-"""Blobs that are on their way into the cache, and everybody who reads along.
+"""Blobs of the cache as bodies of answers, also while they are on their way into it.
 
-Whoever asks for a blob that is not in the cache starts one download; whoever
-asks while it runs follows it from the first byte, at a pace of its own. What
-arrives is kept in an anonymous file, so nobody has to keep up with anybody.
-The last bytes are held back until the digest was right: no client can take a
-wrong blob for a complete one. The download goes on when its readers leave.
+Whoever asks for a blob that is not in the cache starts a download or joins
+the one that runs, here or in another process, and follows it from the first
+byte at a pace of its own. The cache holds the last bytes back until the
+digest was right, and an answer promises its length: a client that got all of
+it has the right blob, and of a wrong one nobody gets all.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
+import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from io import BufferedReader
+from typing import Final, cast
 
 from conforma.cache.direct import DirectLayers
 from conforma.cache.disk import Key
-from conforma.cache.handles import SharedFile
+from conforma.cache.layers import SafeLayer
 from conforma.cache.safe_cache import SafeCache
-from conforma.errors import RegistryUnreachable
-from conforma.oci.digest import Digest
+from conforma.cancellation import Cancellation
+from conforma.errors import ConformaError
 from conforma.oci.manifest import Descriptor
+from conforma.serve.bodies import Body, HandleBody
 
 Fetch = Callable[[int], AbstractContextManager[Iterator[bytes]]]
 
-HELD_BACK: Final = 64 * 1024
-
-
-class Landing:
-    """One download. Readers wait in :meth:`read_at` for the bytes they want, and no others."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._changed = threading.Condition()
-        self._spool = _anonymous()
-        self._arrived = 0
-        self._whole: SharedFile | None = None
-        self._error: BaseException | None = None
-        self._followable = True
-        self._restarted = False
-
-    def __del__(self) -> None:
-        os.close(self._spool)
-
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes from ``offset``, at least one before the end.
-
-        Raises what the download raised, in every reader.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._ready(offset) > offset)
-            if self._error is not None:
-                raise self._error
-            whole, ready = self._whole, self._ready(offset)
-        if whole is not None:
-            return whole.read_at(offset, min(count, whole.size - offset))
-        return os.pread(self._spool, min(count, ready - offset), offset)
-
-    def whole(self) -> SharedFile | None:
-        """The blob in the cache, once it is there."""
-        with self._changed:
-            return self._whole
-
-    def passing(self, fetch: Fetch) -> Fetch:
-        """``fetch``, with everything that passes kept for the readers."""
-
-        @contextmanager
-        def noted(offset: int) -> Iterator[Iterator[bytes]]:
-            with fetch(offset) as chunks:
-                yield self._noted(chunks, offset)
-
-        return noted
-
-    def finish(self, whole: SharedFile | None, error: BaseException | None) -> None:
-        """The download is over."""
-        with self._changed:
-            self._whole, self._error = whole, error
-            if self._restarted and error is None:
-                # What the first readers have may be another beginning.
-                self._error = RegistryUnreachable("the download began anew", hint="try again")
-            self._changed.notify_all()
-
-    def _noted(self, chunks: Iterable[bytes], offset: int) -> Iterator[bytes]:
-        with self._changed:
-            # A download that continues an older one, or begins again, cannot
-            # be followed from the first byte; its readers wait for the end.
-            if offset != self._arrived:
-                self._restarted = self._arrived > 0
-                self._followable = False
-        for chunk in chunks:
-            if self._followable:
-                view = memoryview(chunk)
-                while view:
-                    view = view[
-                        os.pwrite(self._spool, view, self._arrived + len(chunk) - len(view)) :
-                    ]
-                with self._changed:
-                    self._arrived += len(chunk)
-                    self._changed.notify_all()
-            yield chunk
-
-    def _ready(self, offset: int) -> int:
-        """How far readers may go; beyond ``offset`` also when it failed."""
-        if self._error is not None:
-            return offset + 1
-        if self._whole is not None:
-            return self._whole.size
-        if not self._followable:
-            return 0
-        return min(self._arrived, self.size - HELD_BACK)
+_PIECE: Final = 1 << 20
 
 
 class Landings:
-    """The downloads that are running, and what is in the cache. Thread safe."""
+    """Opens blobs. ``following`` answers read along with a download now. Thread safe."""
 
-    def __init__(self, cache: SafeCache | DirectLayers) -> None:
+    def __init__(self, cache: SafeCache | DirectLayers, cancellation: Cancellation) -> None:
         self._cache = cache
+        self._cancellation = cancellation
         self._lock = threading.Lock()
-        self._running: dict[Digest, Landing] = {}
+        self.following = 0
 
-    @property
-    def running(self) -> int:
-        """How many downloads run."""
-        with self._lock:
-            return len(self._running)
-
-    def open(self, descriptor: Descriptor, fetch: Fetch, origin: str) -> SharedFile | Landing:
-        """The blob if the cache has it, else its download, begun or joined."""
+    def open(self, descriptor: Descriptor, fetch: Fetch, origin: str) -> Body:
+        """The blob. Raises what its download raises before the first byte is here."""
+        layer = self._cache.layer(descriptor, None, fetch, origin=origin)
         if self._is_cached(descriptor):
-            layer = self._cache.layer(descriptor, None, fetch, origin=origin)
-            return self._cache.compressed(layer)
-        with self._lock:
-            landing = self._running.get(descriptor.digest)
-            if landing is not None:
-                return landing
-            landing = self._running[descriptor.digest] = Landing(descriptor.size)
-        threading.Thread(
-            target=self._land,
-            args=(landing, descriptor, fetch, origin),
-            name=f"land {descriptor.digest}",
-            daemon=True,
-        ).start()
-        return landing
+            return HandleBody(self._cache.compressed(layer))
+        body = _LandingBody(layer, self._cancellation, self._count)
+        body.wait_for_the_first_byte()
+        return body
 
     def _is_cached(self, descriptor: Descriptor) -> bool:
         if not isinstance(self._cache, SafeCache):
@@ -151,20 +54,57 @@ class Landings:
         key = Key.of("blobs", descriptor.digest)
         return self._cache.store.open(key, descriptor.size) is not None
 
-    def _land(self, landing: Landing, descriptor: Descriptor, fetch: Fetch, origin: str) -> None:
-        whole: SharedFile | None = None
-        error: BaseException | None = None
-        try:
-            layer = self._cache.layer(descriptor, None, landing.passing(fetch), origin=origin)
-            whole = self._cache.compressed(layer)
-        except BaseException as caught:
-            error = caught
+    def _count(self, change: int) -> None:
         with self._lock:
-            # Gone before anybody hears the outcome: who comes later asks the cache.
-            del self._running[descriptor.digest]
-        landing.finish(whole, error)
+            self.following += change
 
 
-def _anonymous() -> int:
-    with tempfile.TemporaryFile(prefix="conforma-", buffering=0) as file:
-        return os.dup(file.fileno())
+class _LandingBody:
+    """A blob that is still arriving: sent as far as it is here, until it is all here."""
+
+    def __init__(
+        self, layer: SafeLayer, cancellation: Cancellation, count: Callable[[int], None]
+    ) -> None:
+        self._layer = layer
+        self._count = count
+        # Readers of a range want no more than their bytes, hence no large buffer to fill.
+        self._stream = cast(BufferedReader, layer.stream(cancellation))
+
+    @property
+    def size(self) -> int:
+        """Length in bytes, known before the first of them is here."""
+        return self._layer.size
+
+    def wait_for_the_first_byte(self) -> None:
+        """A download that fails before it can still be told as what it is."""
+        try:
+            self._stream.peek(1)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def read(self, offset: int, count: int) -> bytes:
+        """These bytes, once they are here."""
+        self._stream.seek(offset)
+        return self._stream.read(count)
+
+    def send(
+        self, connection: socket.socket, offset: int, count: int, sent: Callable[[int], None]
+    ) -> None:
+        """Write as they arrive; the connection breaks where the download does."""
+        self._count(1)
+        try:
+            with self._stream as stream:
+                stream.seek(offset)
+                while count:
+                    piece = stream.read1(min(count, _PIECE))
+                    if not piece:
+                        raise ConnectionAbortedError("the download ended early")
+                    connection.sendall(piece)
+                    sent(len(piece))
+                    count -= len(piece)
+        except ConformaError as cause:
+            # The head promised a length, so falling short of it is the way to tell.
+            raise ConnectionAbortedError(cause.message) from cause
+        finally:
+            self._count(-1)

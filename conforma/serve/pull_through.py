@@ -33,9 +33,9 @@ from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.auth import REALM_PATH, Access, Asked, BearerAuth
-from conforma.serve.bodies import Body, HandleBody, MemoryBody, Slice, send_pieces
+from conforma.serve.bodies import Body, MemoryBody, Slice
 from conforma.serve.httpd import Incoming, Response
-from conforma.serve.landing import Landing, Landings
+from conforma.serve.landing import Landings
 from conforma.serve.listing import page_of_names
 from conforma.serve.ranges import wanted_range
 from conforma.serve.uploads import failure
@@ -54,40 +54,6 @@ _UNKNOWN: Final = {
     "referrers": "MANIFEST_UNKNOWN",
     "tags": "NAME_UNKNOWN",
 }
-
-
-class LandingBody:
-    """A blob that is still arriving: sent as far as it is here, until it is all here."""
-
-    def __init__(self, landing: Landing) -> None:
-        self._landing = landing
-
-    @property
-    def size(self) -> int:
-        """Length in bytes, known before the first of them is here."""
-        return self._landing.size
-
-    def read(self, offset: int, count: int) -> bytes:
-        """These bytes or fewer, once they are here; raises what the download raises."""
-        return self._landing.read_at(offset, count)
-
-    def send(
-        self, connection: socket.socket, offset: int, count: int, sent: Callable[[int], None]
-    ) -> None:
-        """Write as they arrive; the connection breaks where the download does."""
-        while count:
-            whole = self._landing.whole()
-            if whole is not None:
-                HandleBody(whole).send(connection, offset, count, sent)
-                return
-            try:
-                piece = self.read(offset, min(count, 1 << 20))
-            except ConformaError as cause:
-                # The head promised a length, so falling short of it is the way to tell.
-                raise ConnectionAbortedError(cause.message) from cause
-            send_pieces(lambda _o, _n, piece=piece: piece, connection, 0, len(piece), sent)  # type: ignore[misc]
-            offset += len(piece)
-            count -= len(piece)
 
 
 class PullThrough:
@@ -213,13 +179,7 @@ class PullThrough:
         def fetch(offset: int) -> AbstractContextManager[Iterator[bytes]]:
             return self._registry.open_blob(place, descriptor, offset=offset)
 
-        found = self._landings.open(descriptor, fetch, place.repository_name)
-        if not isinstance(found, Landing):
-            return HandleBody(found)
-        if descriptor.size:
-            # A download that fails before its first byte can still be told as what it is.
-            found.read_at(0, 1)
-        return LandingBody(found)
+        return self._landings.open(descriptor, fetch, place.repository_name)
 
     def _size(self, place: Reference) -> int:
         """The blob's length, if upstream offers it in this repository."""

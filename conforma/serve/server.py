@@ -29,6 +29,7 @@ _READ: Final = 64 * 1024
 _LARGEST_HEAD: Final = 64 * 1024
 _LARGEST_BODY: Final = 64 * 1024
 _SMALL: Final = 16 * 1024
+_LINGERING: Final = 1024 * 1024
 _BACKLOG: Final = 1024
 
 
@@ -191,6 +192,7 @@ class Server:
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint or 400
             _send(connection, protocol, Response.document(status, {}), head_only=False)
+            _linger(connection, plain)
             return False
         if incoming is None:
             return False
@@ -315,6 +317,16 @@ def _patience(connection: socket.socket, option: int, seconds: float) -> None:
     whole = int(seconds)
     value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
     connection.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def _linger(connection: socket.socket, plain: socket.socket) -> None:
+    """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6)."""
+    with contextlib.suppress(OSError):
+        plain.shutdown(socket.SHUT_WR)
+        _patience(plain, socket.SO_RCVTIMEO, 1.0)
+        taken = 0
+        while taken < _LINGERING and (piece := connection.recv(_READ)):
+            taken += len(piece)
 
 
 def _cut(connection: socket.socket) -> None:

@@ -93,7 +93,7 @@ def pulling(
         metrics = Metrics(lambda: cache.stats, lambda: registry.stats)
         handler = PullThrough(
             registry,
-            Landings(cache),
+            Landings(cache, cancellation),
             Upstreams([Upstream.parse(text) for text in (origin.host, *places)]),
             access=access,
             metrics=metrics.text,
