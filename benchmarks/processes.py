@@ -19,11 +19,13 @@ class Usage:
 
     cpu: float
     resident: int
+    own: int
+    """The part of ``resident`` that is the process's own."""
 
 
 def usage(pid: int) -> Usage:
     """What the process and its living descendants use; nothing for one that has ended."""
-    cpu, resident = 0.0, 0
+    cpu, resident, own = 0.0, 0, 0
     for member in _family(pid):
         try:
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
@@ -31,7 +33,9 @@ def usage(pid: int) -> Usage:
             continue
         cpu += (int(fields[11]) + int(fields[12])) / _TICK
         resident += int(fields[21]) * _PAGE
-    return Usage(cpu, resident)
+        if member == pid:
+            own = resident
+    return Usage(cpu, resident, own)
 
 
 def _family(pid: int) -> Iterator[int]:

@@ -10,7 +10,6 @@ import base64
 import binascii
 import json
 import re
-from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 from conforma.errors import BadEvidence
@@ -18,9 +17,6 @@ from conforma.errors import BadEvidence
 # Go's encoding/json, which everybody else in this field uses, stops at 10000;
 # Python's own limit is near 1000 and shared with the caller's stack.
 MAX_DEPTH: Final = 400
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BRACKETS: Final = re.compile(rb"[^\[\]{}]+")
-_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -38,8 +34,6 @@ def load_json(data: bytes, what: str) -> Any:
         raise BadEvidence(f"{what}: not UTF-8 at byte {cause.start}") from cause
     if not text.strip():
         raise BadEvidence(f"{what}: EOF")
-    if _depth(data) > MAX_DEPTH:
-        raise BadEvidence(f"{what}: nested more than {MAX_DEPTH} deep")
     try:
         document = json.loads(
             text,
@@ -49,8 +43,12 @@ def load_json(data: bytes, what: str) -> Any:
         )
     except json.JSONDecodeError as cause:
         raise BadEvidence(f"{what}: {cause.msg} at byte {_offset(text, cause.pos)}") from cause
-    except (ValueError, RecursionError) as cause:
+    except ValueError as cause:
         raise BadEvidence(f"{what}: {cause}") from cause
+    except RecursionError as cause:
+        raise BadEvidence(f"{what}: nested more than {MAX_DEPTH} deep") from cause
+    if _is_too_deep(document):
+        raise BadEvidence(f"{what}: nested more than {MAX_DEPTH} deep")
     if _ESCAPED_SURROGATE.search(text) and _SURROGATE.search(
         json.dumps(document, ensure_ascii=False)
     ):
@@ -107,9 +105,18 @@ def _base64_fault(raw: bytes) -> int:
     return len(raw) - seen % 4
 
 
-def _depth(data: bytes) -> int:
-    brackets = _BRACKETS.sub(b"", _STRINGS.sub(b"", data))
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+def _is_too_deep(document: Any) -> bool:
+    level = [document] if isinstance(document, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

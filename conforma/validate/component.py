@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from conforma.cancellation import Cancellation
@@ -131,6 +131,16 @@ def _judged(
         attestation.statement.document for attestation in evidence.attestations
     )
     document = tools.make_input(component, image, evidence.signatures, evidence.attestations)
+    before = _result(
+        component,
+        image,
+        checks,
+        evidence,
+        policy_input=document if checks.keep_policy_input else b"",
+    )
+    # The rules have their own copy; while components wait for their turn in the
+    # engine, what was parsed of their attestations would be most of our memory.
+    evidence.signatures, evidence.attestations = (), ()
     findings = judge_all(
         tools.evaluators,
         document,
@@ -142,13 +152,11 @@ def _judged(
         also=evidence.findings,
         info=checks.info,
     )
-    return _result(
-        component,
-        image,
-        checks,
-        evidence,
-        findings=findings,
-        policy_input=document if checks.keep_policy_input else b"",
+    return replace(
+        before,
+        violations=findings.violations,
+        warnings=findings.warnings,
+        successes=findings.successes,
     )
 
 
@@ -221,10 +229,9 @@ def _result(
     checks: Checks,
     evidence: _Evidence,
     *,
-    findings: Findings | None = None,
     policy_input: bytes = b"",
 ) -> ComponentResult:
-    findings = findings or Findings.of(evidence.findings, info=checks.info)
+    findings = Findings.of(evidence.findings, info=checks.info)
     statements: Iterator[bytes] = (a.statement.raw for a in evidence.attestations)
     return ComponentResult(
         component,

@@ -34,6 +34,8 @@ type evaluation struct {
 	cancelled atomic.Bool
 	memo      map[string]*ast.Term // nil where several queries run at once
 	budget    *budget
+	turns     turns
+	onTurn    bool
 	query     string
 }
 
@@ -68,7 +70,12 @@ func (e *evaluation) ask(name string, args []byte) (answer, error) {
 		e.budget.pause()
 		defer e.budget.resume()
 	}
-	return e.peer.call(e.ctx, e.id, name, args)
+	e.leave()
+	got, err := e.peer.call(e.ctx, e.id, name, args)
+	if ended := e.enter(); ended != nil {
+		return answer{}, ended
+	}
+	return got, err
 }
 
 func (e *evaluation) log(level, text string, fields map[string]string) {

@@ -15,6 +15,21 @@ const exitOutOfMemory = 86
 
 const patience = 3 * time.Second
 
+// A collection is due when this much has been allocated since the last one.
+// That is far apart while little is in use, which takes a quarter off the time
+// of compiling, and keeps what is waiting to be collected small beside the rest.
+const garbage = 128 << 20
+
+const (
+	oftenest  = 50
+	seldomest = 400
+)
+
+// collecting is how much the heap may grow, in percent of what is in use.
+func collecting(live uint64) int {
+	return max(oftenest, min(seldomest, int(100*garbage/max(live, 1))))
+}
+
 type heapLimit uint64
 
 // read returns the bytes that survived the last collection, and all bytes
@@ -45,10 +60,16 @@ func (l heapLimit) lost() bool {
 // is taken or the relief does not come.
 func (l heapLimit) watch(every time.Duration, relieve, giveUp func()) {
 	debug.SetMemoryLimit(int64(l))
-	// Under a limit, collecting less often is safe; compiling takes a quarter less time.
-	debug.SetGCPercent(400)
+	percent := seldomest
+	debug.SetGCPercent(percent)
 	var since time.Time
 	for range time.Tick(every) {
+		live, _ := l.read()
+		// Setting it stops the world, so small changes are not worth it.
+		if wanted := collecting(live); wanted*4 < percent*3 || wanted*3 > percent*4 {
+			percent = wanted
+			debug.SetGCPercent(percent)
+		}
 		switch {
 		case l.lost():
 			giveUp()

@@ -29,6 +29,7 @@ type server struct {
 	mu       sync.Mutex
 	rulesets map[uint64]*ruleset
 	running  map[uint64]*evaluation
+	turns    turns
 
 	// alone is held by an evaluation that is run again by itself because the
 	// memory limit was reached while several ran.
@@ -48,6 +49,7 @@ func serve(in io.Reader, out io.Writer) int {
 		ctx:      ctx,
 		rulesets: map[uint64]*ruleset{},
 		running:  map[uint64]*evaluation{},
+		turns:    newTurns(),
 	}
 	if limit, err := strconv.ParseInt(os.Getenv("CONFORMA_ENGINE_MEMORY"), 10, 64); err == nil && limit > 0 {
 		heap := heapLimit(limit)
@@ -176,6 +178,7 @@ func (s *server) reply(id uint64, value any) {
 
 func (s *server) register(asked message) *evaluation {
 	e := newEvaluation(s.ctx, asked.ID, s.peer, secondsToDuration(asked.Seconds))
+	e.turns = s.turns
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := s.running[asked.ID]; last != nil && last.cancelled.Load() {
@@ -250,6 +253,10 @@ func (s *server) attempt(e *evaluation, asked message, body []byte) ([]byte, err
 		return nil, cause
 	}
 	wanted := request{queries: asked.Queries, print: asked.Print, trace: asked.Trace}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.leave()
 	if asked.Overlay {
 		overlay, err := parseObject(body[:asked.Split])
 		if err != nil {
