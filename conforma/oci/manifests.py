@@ -142,6 +142,15 @@ class Manifests:
         return known
 
     def _head(self, reference: Reference) -> Descriptor:
+        described = self._ask_head(reference)
+        if described is None:
+            document = self._flights.run(_key(reference), lambda: self._fetch(reference, None)[0])
+            described = _describe(document, _digest_of(document, reference))
+            self._offers(reference, described)
+        return described
+
+    def _ask_head(self, reference: Reference) -> Descriptor | None:
+        """What a HEAD says; ``None`` from registries that know none, or say too little."""
         path = f"manifests/{reference.identifier}"
         expected = frozenset({200, 405, 501})
         answer = self._exchange.fetch(
@@ -149,9 +158,7 @@ class Manifests:
         )
         described = _from_headers(answer) if answer.status == 200 else None
         if described is None:
-            # Some registries answer a HEAD without saying what it is about.
-            document = self._flights.run(_key(reference), lambda: self._fetch(reference, None)[0])
-            described = _describe(document, _digest_of(document, reference))
+            return None
         if reference.digest is not None and described.digest != reference.digest:
             raise DigestMismatch(
                 f"{reference}: the registry calls it {described.digest}",
@@ -176,10 +183,9 @@ class Manifests:
         if raw is None:
             return self._fetch(reference, None)[0]
         # Bodyless, and it says whether the repository still has it.
-        described = self._known_head(reference) or self._head(reference)
-        found = self._documents.get(_key(reference))
-        if found is not None:  # a registry without HEAD
-            return found
+        described = self._known_head(reference) or self._ask_head(reference)
+        if described is None:
+            return self._fetch(reference, None)[0]
         question.source = "store"
         return self._remember(
             reference, reference.digest, _parsed(raw, described.media_type, reference)

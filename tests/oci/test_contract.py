@@ -103,6 +103,16 @@ def test_rc_2_stored_content_is_verified_when_it_is_read(
     assert path.read_bytes() == raw, "healed by what was read instead"
 
 
+@pytest.mark.parametrize("fault", [Fault(status=405), Fault(chunked=True)], ids=repr)
+def test_rc_2_a_registry_whose_head_says_nothing_is_asked_for_the_body(
+    server: RegistryServer, client: ClientFactory, kept: SafeCache, fault: Fault
+) -> None:
+    pinned = put_image(server).pinned(digest_of(server, "app", "v1"))
+    raw = client(content=kept.content).registry.manifest(pinned).raw
+    server.faults.add(fault, method="HEAD")
+    assert client(content=kept.content).registry.manifest(pinned).raw == raw
+
+
 def test_rc_2_a_store_that_cannot_be_written_changes_nothing(
     server: RegistryServer, client: ClientFactory, kept: SafeCache
 ) -> None:
