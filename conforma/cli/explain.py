@@ -12,7 +12,8 @@ from typing import Any, Final
 import click
 
 from conforma.cli.command import Flag, GoCommand
-from conforma.cli.options import Globals, ImageOptions, cache_choice, image_flags
+from conforma.cli.image_flags import image_flags
+from conforma.cli.options import Globals, ImageOptions, cache_choice
 from conforma.errors import InputError
 from conforma.gotext import quoted
 

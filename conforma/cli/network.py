@@ -1,4 +1,4 @@
-"""How the program speaks to registries: the flags for that, and what it tells about it."""
+"""How the program speaks to registries: what the flags mean, and what it tells about it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conforma.cli.command import Flag
-from conforma.cli.gotypes import GoList
-
 if TYPE_CHECKING:
     from conforma.cli.options import CacheChoice, Globals
     from conforma.oci.options import ContentStore, QuestionSeen, RegistryOptions, RequestSeen
@@ -18,32 +15,6 @@ if TYPE_CHECKING:
     from conforma.oci.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
-
-
-def network_flags() -> list[Flag]:
-    """Declare the flags of the root command that are about registries."""
-    return [
-        Flag(
-            ["--insecure-registry"],
-            type=GoList(),
-            default=(),
-            help="HOST[:PORT] to speak to without TLS; repeatable. Loopback is always.",
-        ),
-        Flag(
-            ["--registry-mirror"],
-            type=GoList(),
-            default=(),
-            help="REGISTRY=HOST[/PREFIX][?final]: read from there first; what a final mirror "
-            "does not have does not exist. Repeatable.",
-        ),
-        Flag(
-            ["--registry-rate"],
-            type=GoList(),
-            default=(),
-            help="REGISTRY=PER_MINUTE[/BURST]: most requests, counted over all processes of "
-            "this machine; * is every other registry. Repeatable.",
-        ),
-    ]
 
 
 def registry_options(

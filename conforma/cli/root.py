@@ -13,7 +13,7 @@ import click
 from conforma.cli import streams
 from conforma.cli.command import Flag, LazyGroup
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoFloat, GoInt, GoList
-from conforma.cli.network import network_flags
+from conforma.cli.network_flags import network_flags
 from conforma.errors import ConformaError, Interrupted
 
 COMMANDS: Final = {

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from conforma.cli.command import GoCommand, LazyGroup
-from conforma.cli.options import Globals, ImageOptions, cache_choice, image_flags
+from conforma.cli.image_flags import image_flags
 
 command = LazyGroup(
     name="validate",
@@ -21,7 +21,7 @@ command = LazyGroup(
 @click.command(
     cls=GoCommand,
     name="image",
-    params=list(image_flags()),
+    params=image_flags(),
     help="Validate container images: their signatures and attestations, and every rule of the "
     "policy.\n\nExit status: 0 passed, 1 did not pass or unusable input, 3 could not be decided, "
     "130 interrupted.",
@@ -29,6 +29,7 @@ command = LazyGroup(
 @click.pass_context
 def image(ctx: click.Context, /, **flags: Any) -> int:
     """Validate, write the reports, and return the exit status."""
+    from conforma.cli.options import Globals, ImageOptions, cache_choice
     from conforma.cli.validate_image import run
 
     cache = cache_choice(
