@@ -122,6 +122,9 @@ class DirectLayers:
         what = f"layer {layer.digest}"
         return Contents(table_of(plain, what), lambda: plain, lambda _file: None, what)
 
+    def contents_at_hand(self, layer: SafeLayer) -> None:
+        """Nothing is ever here."""
+
     def _pieces(
         self, layer: SafeLayer, blob: SharedFile, cancellation: Cancellation | None
     ) -> Iterator[bytes]:

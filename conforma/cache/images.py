@@ -8,18 +8,17 @@ all answers are about one image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from conforma.cache.contents import Contents
 from conforma.cache.direct import DirectLayers
 from conforma.cache.filters import InDirectories, TreeFilter
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.overlay import Overlay, Place
 from conforma.cache.safe_cache import SafeCache
+from conforma.cache.stacks import Overlays, Stack, all_contents
 from conforma.cancellation import Cancellation
 from conforma.errors import (
     BadManifest,
@@ -39,8 +38,6 @@ from conforma.oci.tar import Kind
 
 _log = logging.getLogger(__name__)
 
-# Layers of one image that are brought in at the same time.
-_AT_ONCE: Final = 4
 _LARGEST_CONFIG: Final = 8 << 20
 _IMAGE_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
@@ -63,15 +60,6 @@ class TreeEntry:
     layer: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Stack:
-    """An image's layers, lowest first, and the file system they make."""
-
-    layers: tuple[SafeLayer, ...]
-    contents: tuple[Contents, ...]
-    overlay: Overlay
-
-
 class ImageReader:
     """Reads images of a registry through a cache, or through none."""
 
@@ -89,6 +77,7 @@ class ImageReader:
         self._largest_file = largest_file
         self._largest_blob = largest_blob
         self._largest_member = largest_member
+        self._overlays = Overlays()
 
     def image(self, reference: Reference) -> tuple[Manifest, ImageConfig]:
         """The manifest and configuration of an image; of an index, its linux/amd64 child.
@@ -269,10 +258,10 @@ class ImageReader:
         descriptor = Descriptor(OCTETS, digest, UNKNOWN)
         return self._cache.layer(descriptor, None, fetch, origin=reference.repository_name)
 
-    def _stack(self, reference: Reference, cancellation: Cancellation | None) -> _Stack:
+    def _stack(self, reference: Reference, cancellation: Cancellation | None) -> Stack:
         layers = self.layers(reference)
         with _complete(reference):
-            contents = tuple(_all(lambda layer: layer.contents(cancellation), layers))
+            contents = all_contents(layers, lambda layer: layer.contents(cancellation))
         for layer, content in zip(layers, contents, strict=True):
             if content.toc.unsafe:
                 raise UnsafeArchive(
@@ -280,13 +269,7 @@ class ImageReader:
                     f"{content.toc.unsafe[:200]!r}",
                     hint="no honest build tool writes such a name; do not use this image",
                 )
-        return _Stack(
-            layers,
-            contents,
-            Overlay(
-                [content.toc for content in contents], lambda number: contents[number].members()
-            ),
-        )
+        return Stack(layers, contents, self._overlays.of(contents))
 
     def _content_of(self, overlay: Overlay, place: Place, path: str) -> Place | None:
         target: Place | None = place
@@ -295,7 +278,7 @@ class ImageReader:
         return None if target is None else overlay.content(target)
 
     def _entries(
-        self, stack: _Stack, places: Iterable[Place], wanted: TreeFilter
+        self, stack: Stack, places: Iterable[Place], wanted: TreeFilter
     ) -> Iterator[TreeEntry]:
         for place in places:
             row = stack.overlay.row(place)
@@ -320,18 +303,3 @@ def _complete(reference: Reference) -> Iterator[None]:
             f"{reference}: the registry has the manifest but not all that it lists: {cause.message}",
             hint="push the image again, or restore the registry's storage",
         ) from cause
-
-
-def _all(
-    work: Callable[[SafeLayer], Contents], layers: tuple[SafeLayer, ...]
-) -> Iterator[Contents]:
-    """``work`` for each layer, in order, a few at a time.
-
-    Without this, workers that validate images with the same layers would wait
-    for the first of them together, then for the second, using one core.
-    """
-    if len(layers) < 2:
-        yield from map(work, layers)
-        return
-    with ThreadPoolExecutor(min(_AT_ONCE, len(layers)), "layers") as pool:
-        yield from pool.map(work, layers)

@@ -41,6 +41,10 @@ class Source(Protocol):
         """The files."""
         ...
 
+    def contents_at_hand(self, layer: SafeLayer) -> Contents | None:
+        """The files, if that costs neither a download nor waiting."""
+        ...
+
 
 class SafeLayer:
     """One layer: a promise about bytes, and two ways to read them once they are proven."""
@@ -112,3 +116,7 @@ class SafeLayer:
         was inflated is not a tar archive.
         """
         return self._source.contents(self, cancellation)
+
+    def contents_at_hand(self) -> Contents | None:
+        """The same if it is here already, else ``None`` at once."""
+        return self._source.contents_at_hand(self)

@@ -190,7 +190,7 @@ class SafeCache:
         cancellation = cancellation or self._cancellation
 
         def done(outcome: Outcome, followed: bool) -> None:
-            self._counters.finish(outcome)
+            self._count(layer, outcome)
             if followed:
                 self._counters.add("followers")
 
@@ -198,8 +198,20 @@ class SafeCache:
 
     def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
         """The layer's files. Used by :class:`SafeLayer`."""
+        return self._contents(layer, self._demand(self._table, layer, cancellation), cancellation)
+
+    def contents_at_hand(self, layer: SafeLayer) -> Contents | None:
+        """The layer's files if its table is here. Used by :class:`SafeLayer`."""
+        refuse_reentry(layer.digest)
+        toc = self._find_table(layer)
+        if toc is None:
+            return None
+        self._count(layer, "hits")
+        return self._contents(layer, toc, None)
+
+    def _contents(self, layer: SafeLayer, toc: Toc, cancellation: Cancellation | None) -> Contents:
         return Contents(
-            self._demand(self._table, layer, cancellation),
+            toc,
             lambda: self.uncompressed(layer, cancellation),
             lambda plain: self._plains.distrust(layer, plain),
             f"layer {layer.digest}",
@@ -220,10 +232,13 @@ class SafeCache:
         except BaseException:
             self._counters.finish("leaders")
             raise
-        self._counters.finish(produced.outcome)
-        if produced.outcome in ("hits", "coalesced") and layer.size > 0:
-            self._counters.add("saved_bytes", layer.size)
+        self._count(layer, produced.outcome)
         return produced.value
+
+    def _count(self, layer: SafeLayer, outcome: Outcome) -> None:
+        self._counters.finish(outcome)
+        if outcome in ("hits", "coalesced") and layer.size > 0:
+            self._counters.add("saved_bytes", layer.size)
 
     def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
         toc = self._find_table(layer)
