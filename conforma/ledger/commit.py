@@ -150,7 +150,8 @@ class Committer:
         snapshot = self._state.snapshot.changed(
             {role: targets.version for role, (targets, _) in bins.items()}
         )
-        snapshot_raw = self._signed(snapshot.render(version, now + config.lifetime("snapshot")))
+        snapshot_expires = now + config.lifetime("snapshot")
+        snapshot_raw = self._signed(snapshot.render(version, snapshot_expires))
         expires = now + config.lifetime("timestamp")
         timestamp = self._signed(
             timestamp_body(version, expires, snapshot_raw, {"claim": claim, "time": int(moment)})
@@ -167,6 +168,7 @@ class Committer:
             timestamp,
             Head(version, claim, float(int(moment)), expires),
             snapshot,
+            snapshot_expires,
             {role: targets for role, (targets, _) in bins.items()},
         )
         return record

@@ -86,6 +86,7 @@ class Publisher:
         self._clock = clock
         self._changed = threading.Condition()
         self._waiting: dict[str, Future[int]] = {}
+        self._resolving = 0
         self._closing = False
         self._idle_since = 0.0
         self._rest = 0.0
@@ -151,7 +152,7 @@ class Publisher:
     def close(self, *, wait: bool = True) -> None:
         """Wait until everything is acknowledged or failed, unless told otherwise, and stop."""
         with self._changed:
-            while wait and self._waiting:
+            while wait and (self._waiting or self._resolving):
                 self._changed.wait()
             self._closing = True
             self._changed.notify_all()
@@ -232,16 +233,16 @@ class Publisher:
 
     def _settle(self) -> None:
         """Resolve the tickets whose outcome is known."""
-        settled: list[tuple[str, Future[int]]] = []
         with self._changed:
-            for operation_id in list(self._waiting):
-                if self._ledger.history.get(operation_id) is not None:
-                    settled.append((operation_id, self._waiting.pop(operation_id)))
-            if settled:
-                self._changed.notify_all()
-        for operation_id, future in settled:
-            outcome = self._ledger.history.get(operation_id)
-            assert outcome is not None
+            known = {
+                operation_id: outcome
+                for operation_id in self._waiting
+                if (outcome := self._ledger.history.get(operation_id)) is not None
+            }
+            futures = {operation_id: self._waiting.pop(operation_id) for operation_id in known}
+            self._resolving += len(futures)
+        for operation_id, future in futures.items():
+            outcome = known[operation_id]
             if outcome.reason:
                 future.set_exception(
                     OperationRefused(
@@ -250,11 +251,19 @@ class Publisher:
                 )
             else:
                 future.set_result(outcome.version)
+        self._resolved(len(futures))
 
     def _fail(self, error: LedgerError) -> None:
         with self._changed:
             failed = list(self._waiting.values())
             self._waiting.clear()
-            self._changed.notify_all()
+            self._resolving += len(failed)
         for future in failed:
             future.set_exception(error)
+        self._resolved(len(failed))
+
+    def _resolved(self, count: int) -> None:
+        if count:
+            with self._changed:
+                self._resolving -= count
+                self._changed.notify_all()

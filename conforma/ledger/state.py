@@ -99,7 +99,7 @@ class State:
         self._lock = threading.RLock()
         self._raw = b""
         self._bins: dict[str, Targets] = {}
-        self.config = Config()
+        self.config = self.reload_config()
         self.root = self._load_root(root)
         self.head: Head
         self.snapshot: SnapshotBody
@@ -145,13 +145,19 @@ class State:
         return found
 
     def advance(
-        self, timestamp: bytes, head: Head, snapshot: SnapshotBody, bins: Mapping[str, Targets]
+        self,
+        timestamp: bytes,
+        head: Head,
+        snapshot: SnapshotBody,
+        snapshot_expires: datetime,
+        bins: Mapping[str, Targets],
     ) -> None:
         """Take over what this process has just published."""
         with self._lock:
             self._raw = timestamp
             self.head = head
             self.snapshot = snapshot
+            self.snapshot_expires = snapshot_expires
             self._bins.update(bins)
 
     def _load(self, raw: bytes) -> None:
