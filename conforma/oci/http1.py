@@ -8,6 +8,7 @@ Whatever is not plainly an answer is refused, never guessed at.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
@@ -21,6 +22,8 @@ _MOST_INTERIM: Final = 10
 # Small pieces are collected up to this before they go to the consumer; TLS
 # hands over at most 16 KiB at a time.
 _GATHER: Final = 64 * 1024
+# But nobody waits for more of a slow body: what has come by then goes on.
+_GATHERING: Final = 0.01
 _END: Final = re.compile(rb"\r?\n\r?\n")
 _STATUS: Final = re.compile(r"HTTP/1\.([01]) +([0-9]{3})(?: (.*))?")
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -79,6 +82,7 @@ class Answer:
     def __iter__(self) -> Iterator[bytes]:
         pieces: list[bytes] = []
         gathered = 0
+        since = 0.0  # so the first piece goes on at once
         error: Exception | None = None
         source = self._chunks() if self.chunked else self._plain()
         try:
@@ -88,9 +92,10 @@ class Answer:
                     continue
                 pieces.append(piece)
                 gathered += len(piece)
-                if gathered >= _GATHER:
+                if gathered >= _GATHER or time.monotonic() - since > _GATHERING:
                     yield b"".join(pieces)
                     pieces, gathered = [], 0
+                    since = time.monotonic()
         except (OSError, EOFError, BadAnswer) as cause:  # told below, after what came before it
             error = cause
         if pieces:
