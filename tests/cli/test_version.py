@@ -40,6 +40,31 @@ def test_short_is_the_version_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"v{conforma.__version__}"
 
 
+def test_a_build_knows_its_commit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "commit.txt").write_text(f"{'ab' * 20} 1257894000\n")
+    monkeypatch.setattr(version, "PACKAGE", str(tmp_path))
+    assert run(["version"]) == 0
+    source, changed = capsys.readouterr().out.splitlines()[1:3]
+    assert source == f"Source ID          {'ab' * 20}"
+    assert re.fullmatch(
+        r"Change date        2009-11-10 23:00:00 \+0000 UTC \(\d\d years ago\)", changed
+    )
+    assert run(["version", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["Commit"], document["ChangedOn"]) == ("ab" * 20, "2009-11-10T23:00:00Z")
+
+
+def test_without_a_build_there_is_no_commit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version, "PACKAGE", str(tmp_path))
+    assert run(["version", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["Commit"], document["ChangedOn"]) == ("N/A", "N/A")
+
+
 def test_opa_is_the_one_that_is_built_in() -> None:
     modules = Path(conforma.__file__).parent / "policy" / "rego" / "engine" / "go.mod"
     pinned = re.search(r"open-policy-agent/opa (v\S+)", modules.read_text())

