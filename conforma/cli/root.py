@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -95,6 +96,7 @@ def run(args: Sequence[str]) -> int:
     program = os.path.basename(sys.argv[0]) if sys.argv else ""  # noqa: PTH119 - spares an import
     try:
         streams.allow_open_files()
+        threading.excepthook = _thread_failed
         status = root.main(
             args=list(args),
             prog_name=program if program in ("conforma", "ec") else "conforma",
@@ -135,6 +137,14 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if explanation.hint:
         _say(f"hint: {explanation.hint}")
     return explanation.exit_status
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """Show the traceback of a bug; of a shortage, whoever waits for the thread tells."""
+    from conforma.validate.exhaustion import explained
+
+    if args.exc_value is None or explained(args.exc_value) is None:
+        threading.__excepthook__(args)
 
 
 def _say(line: str) -> None:

@@ -24,7 +24,8 @@ _SHORTAGES: Final = {
 
 def explained(cause: BaseException) -> ResourcesExhausted | None:
     """The error for a failure of the machine; ``None`` if ``cause`` is none, but a bug."""
-    if isinstance(cause, MemoryError):
+    unmapped = isinstance(cause, ImportError) and "failed to map segment" in str(cause)
+    if isinstance(cause, MemoryError) or unmapped:
         return _exhausted(*_SHORTAGES[errno.ENOMEM])
     if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
         return _exhausted(*_SHORTAGES[errno.EAGAIN])

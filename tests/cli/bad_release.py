@@ -128,6 +128,6 @@ def assert_refused(done: Outcome, *words: str) -> None:
 def assert_clean(done: Outcome) -> None:
     """Nothing looks like a bug, and no secret is shown."""
     for text in (done.out, done.err):
-        assert "Traceback" not in text
-        assert "internal error" not in text
+        assert "Traceback" not in text, text
+        assert "internal error" not in text, text
         assert "s3cret" not in text
