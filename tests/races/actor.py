@@ -103,7 +103,10 @@ def main() -> None:
         view = task["views"][number % len(task["views"])]
         try:
             with getattr(layer, view)() as source:
-                say(event="result", view=view, sha256=hashlib.sha256(source.read()).hexdigest())
+                content = source.read(task.get("read_first", 0))
+                say(event="began", view=view)
+                content += source.read()
+                say(event="result", view=view, sha256=hashlib.sha256(content).hexdigest())
         except ConformaError as error:
             say(event="result", view=view, error=type(error).__name__, message=error.message)
 

@@ -84,7 +84,7 @@ class Stage:
         return [int(line) for line in self._log.read_text().split()]
 
     def expected(self, view: str) -> str:
-        data = self.sample.blob if view == "compressed" else self.sample.plain
+        data = self.sample.plain if view == "uncompressed" else self.sample.blob
         return hashlib.sha256(data).hexdigest()
 
     def right(self, results: list[dict[str, Any]]) -> bool:

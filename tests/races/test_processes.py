@@ -174,3 +174,61 @@ def test_lc_19_a_forked_child_keeps_no_lock_and_writes_nothing(tmp_path: Path) -
         finally:
             os.kill(orphan, signal.SIGKILL)
     assert len(stage.offsets) == 2
+
+
+FOLLOWER = {"views": ["stream"], "threads": 3, "read_first": 1_000_000}
+
+
+def test_lc_35_a_second_process_streams_what_the_first_one_is_still_downloading(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path, LARGE)
+    with stage.actors({"hold_at": 2_000_000}) as [leader]:
+        leader.until("holding")
+        with stage.actors(FOLLOWER) as [follower]:
+            for _ in range(3):
+                follower.until("began")  # a million bytes were read, and the leader still stands
+            leader.go()
+            assert stage.right(leader.results(1) + follower.results(3))
+            stats = follower.until("end")["stats"]
+    assert stage.offsets == [0]
+    assert stats["network_bytes"] == 0
+    assert stats["requests"] == stats["coalesced"] == 3
+
+
+def test_lc_35_followers_survive_that_the_leader_is_killed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, LARGE)
+    with stage.actors({"hold_at": 2_000_000}) as [leader]:
+        offset = leader.until("holding")["offset"]
+        with stage.actors(FOLLOWER) as [follower]:
+            for _ in range(3):
+                follower.until("began")
+            leader.kill()
+            assert stage.right(follower.results(3))
+    assert stage.offsets == [0, offset]
+    assert left(stage) == []
+
+
+def test_lc_33_a_follower_that_is_killed_takes_nothing_from_the_leader(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, LARGE)
+    with stage.actors({"hold_at": 2_000_000}) as [leader]:
+        leader.until("holding")
+        with stage.actors(FOLLOWER) as [follower]:
+            follower.until("began")
+            follower.kill()
+        leader.go()
+        assert stage.right(leader.results(1))
+    assert stage.offsets == [0]
+
+
+def test_lc_34_a_bad_end_raises_in_the_followers_of_other_processes(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, LARGE)
+    with stage.actors({"hold_at": 2_000_000, "fail_at": 2_000_000}) as [leader]:
+        leader.until("holding")
+        with stage.actors(FOLLOWER) as [follower]:
+            for _ in range(3):
+                follower.until("began")
+            leader.go()
+            results = leader.results(1) + follower.results(3)
+    assert [r["error"] for r in results] == ["RegistryUnreachable"] * 4
+    assert stage.offsets == [0]
