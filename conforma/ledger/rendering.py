@@ -97,6 +97,32 @@ def parsed(raw: bytes, kind: type[_S], delegator: Root | Targets, role: str, wha
     return payload
 
 
+def parsed_snapshot(raw: bytes, root: Root, what: str) -> tuple[datetime, dict[str, int]]:
+    """When a snapshot expires and the version of each role in it.
+
+    Verified like everything else, but without an object for each role: with
+    16,384 bins those take ten times as long as the signature. Raises
+    ``LedgerUnverified`` naming ``what``.
+    """
+    try:
+        document = json.loads(raw)
+        body = document["signed"]
+        signatures = [Signature.from_dict(entry) for entry in document["signatures"]]
+        root.verify_delegate("snapshot", canonical(body), {s.keyid: s for s in signatures})
+        if body["_type"] != "snapshot":
+            raise LedgerUnverified(f"{what}: is {body['_type']} metadata")
+        expires = datetime.strptime(body["expires"], TEXT).replace(tzinfo=UTC)
+        versions = {
+            name.removesuffix(".json"): int(entry["version"])
+            for name, entry in body["meta"].items()
+        }
+    except (RepositoryError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise LedgerUnverified(
+            f"{what}: {cause}", hint="restore it from a copy or a mirror of the ledger"
+        ) from cause
+    return expires, versions
+
+
 def now() -> datetime:
     """The clock of this machine, in UTC, without fractions as TUF wants it."""
     return datetime.now(UTC).replace(microsecond=0)

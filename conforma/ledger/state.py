@@ -19,7 +19,6 @@ from tuf.api.metadata import (
     SPECIFICATION_VERSION,
     MetaFile,
     Root,
-    Snapshot,
     SuccinctRoles,
     Targets,
     Timestamp,
@@ -172,18 +171,13 @@ class State:
             meta.verify_length_and_hashes(content)
         except LengthOrHashMismatchError as cause:
             raise LedgerUnverified(f"{self._where}/{name}: {cause}") from cause
-        snapshot = rendering.parsed(
-            content, Snapshot, self.root, "snapshot", f"{self._where}/{name}"
-        )
-        versions = {
-            key.removesuffix(".json"): entry.version for key, entry in snapshot.meta.items()
-        }
+        expires, versions = rendering.parsed_snapshot(content, self.root, f"{self._where}/{name}")
         name = metadata_name("targets", versions["targets"])
         self.targets = rendering.parsed(
             self._read(name), Targets, self.root, "targets", f"{self._where}/{name}"
         )
         self.snapshot = SnapshotBody(versions)
-        self.snapshot_expires = snapshot.expires
+        self.snapshot_expires = expires
         self.head = head_of(timestamp)
 
     def _load_root(self, raw: bytes | None) -> Root:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuf.api.metadata import Metadata
 
 from conforma.errors import LedgerBusy, OperationRefused, StaleRight
 from conforma.ledger import rendering
@@ -569,6 +570,16 @@ def test_mp_14_a_commit_renders_only_the_entries_that_changed(
     assert len(raw) < 2_000_000  # the most that ngclient reads
     assert json.loads(raw)["meta"]["bins-1fff.json"] == {"version": 9}
     assert body.versions["bins-0007"] == 1
+
+
+def test_mp_14_what_is_rendered_piece_by_piece_is_what_python_tuf_signs(place: Place) -> None:
+    place.make(bins=8)
+    with place.open() as ledger:
+        queue(ledger, Numbering(), "p/sha256-1.json", b"x")
+        place.committer(ledger).commit()
+    for name in ("2.snapshot.json", "timestamp.json", "1.targets.json", "1.root.json"):
+        raw = (place.directory / "metadata" / name).read_bytes()
+        assert raw.endswith(b',"signed":%b}' % Metadata.from_bytes(raw).signed_bytes)
 
 
 def together(tasks: list[Callable[[], object]]) -> None:
