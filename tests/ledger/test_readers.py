@@ -61,13 +61,14 @@ def test_what_is_published_is_found_and_nothing_else(place: Place, over: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("commits", [150, pytest.param(1000, marks=pytest.mark.soak)])
 def test_the_client_of_python_tuf_reads_over_http_during_many_commits(
-    place: Place, tmp_path: Path
+    place: Place, tmp_path: Path, commits: int
 ) -> None:
     """The client is python-tuf's own, with a memory, so any step back would be an error."""
     place.make(bins=8, rest=0.0)
     root = trusted_root(str(place.directory))
-    commits, stop = 150, threading.Event()
+    stop = threading.Event()
     versions: list[int] = []
     problems: list[str] = []
     publish(place, b"0")
