@@ -157,11 +157,13 @@ class Screen:
         different = {request.path.rpartition("/")[2] for request in fetched}
         once = ", each once" if len(different) == len(fetched) else ""
         cold, warm = sum(f.bytes for f in fetched), sum(f.bytes for f in fetched_again)
-        saved = 1 - cold / release.layer_bytes
+        saved = f"{1 - cold / release.layer_bytes:.0%} less"
+        if cold > release.layer_bytes:
+            saved = "the cache is off (EC_CACHE)"
         self._heading("What the cache saved")
         self._rows(
             ("in the images", f"{release.layers:3} layers  {_size(release.layer_bytes):>9}"),
-            ("downloaded", f"{len(fetched):3} layers  {_size(cold):>9}{once}: {saved:.0%} less"),
+            ("downloaded", f"{len(fetched):3} layers  {_size(cold):>9}{once}: {saved}"),
             ("run again", f"{len(fetched_again):3} layers  {_size(warm):>9}"),
             ("time", f"{seconds[0]:.1f} s, again {seconds[1]:.1f} s"),
         )

@@ -7,7 +7,6 @@ can be written without a second copy of it in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from conforma import gojson
@@ -93,8 +92,3 @@ def members(report: Report) -> dict[str, Any]:
         "components": components if report.components else None,
         **tail(report),
     }
-
-
-def without_empty(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping without members that Go's ``omitempty`` leaves out."""
-    return {key: value for key, value in mapping.items() if value not in ("", 0, None, [], {})}
