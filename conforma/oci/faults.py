@@ -107,7 +107,7 @@ def broken(
     if isinstance(root, ssl.SSLError):
         return RegistryUnreachable(
             f"{where}: TLS: {root.reason or root}",
-            hint="does the registry speak TLS on this port? Name it as insecure if it does not",
+            hint="does the registry speak TLS on this port? If not, name it with --insecure-registry",
         )
     if isinstance(root, socket.gaierror):
         return RegistryUnreachable(
