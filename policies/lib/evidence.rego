@@ -62,4 +62,16 @@ purls(sbom) := {reference.referenceLocator |
 	sbom.SPDXID
 }
 
-purls(sbom) := {component.purl | some component in sbom.components} if sbom.bomFormat == "CycloneDX"
+# CycloneDX has components within components; what is beside them is history, not content.
+purls(sbom) := {component.purl |
+	walk(sbom.components, [path, component])
+	every step in path {
+		_is_position(step)
+	}
+} if {
+	sbom.bomFormat == "CycloneDX"
+}
+
+_is_position(step) if is_number(step)
+
+_is_position("components")

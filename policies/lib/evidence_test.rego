@@ -49,3 +49,9 @@ test_purls_of_both_formats if {
 	evidence.purls(spdx) == {"pkg:generic/a@1"}
 	evidence.purls({"bomFormat": "CycloneDX", "components": [{"purl": "pkg:generic/b@2"}, {"name": "c"}]}) == {"pkg:generic/b@2"}
 }
+
+test_packages_within_packages if {
+	inner := {"purl": "pkg:npm/inner@1", "pedigree": {"ancestors": [{"purl": "pkg:npm/ancestor@1"}]}}
+	sbom := {"bomFormat": "CycloneDX", "components": [{"purl": "pkg:npm/outer@1", "components": [inner]}, {"name": "none"}]}
+	evidence.purls(sbom) == {"pkg:npm/outer@1", "pkg:npm/inner@1"}
+}
