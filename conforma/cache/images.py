@@ -165,6 +165,10 @@ class ImageReader:
             places = sorted(overlay.select(wanted), key=overlay.path)
         return self._entries(stack, places, wanted)
 
+    def prefetch(self, reference: Reference, cancellation: Cancellation | None = None) -> int:
+        """All layers of the image are here and listed; returns how many. Raises as :meth:`files`."""
+        return len(self._stack(reference, cancellation).layers)
+
     def blob_bytes(self, reference: Reference) -> bytes:
         """The blob that a reference with a digest names, as the registry stores it.
 

@@ -32,6 +32,7 @@ from conforma.cache.tables import Tables, table_of
 from conforma.cache.toc import Toc
 from conforma.cache.transfer import Transfer
 from conforma.cache.turns import Produced, Turns
+from conforma.cache.upkeep import Upkeep
 from conforma.cancellation import Cancellation
 from conforma.errors import CacheError
 from conforma.oci import media_types
@@ -120,6 +121,10 @@ class SafeCache:
     def usage(self) -> Usage:
         """What the directory holds now, by looking."""
         return self._space.usage()
+
+    def upkeep(self) -> Upkeep:
+        """The operations of ``conforma cache``."""
+        return Upkeep(self.store, self._space)
 
     def collect(self) -> int:
         """Remove old leftovers and what is over the limit; returns the bytes freed."""

@@ -75,7 +75,7 @@ class Space:
 
     def usage(self) -> Usage:
         """What is there now, by looking."""
-        files = list(self._files())
+        files = list(self.files())
         quarantined = sum(1 for f in files if f.key is None and not f.is_partial)
         partials = sum(f.is_partial for f in files)
         return Usage(
@@ -103,6 +103,16 @@ class Space:
         """
         return self._collect(0)
 
+    def clear(self) -> int:
+        """Remove every file that nobody reads or writes; returns bytes freed."""
+        freed = 0
+        for file in list(self.files()):
+            if self._store.writable and self._remove(file):
+                freed += file.size
+                if file.key is not None and not file.is_partial:
+                    self._index.forget(file.key)
+        return freed
+
     def make_room(self) -> None:
         """The disk is full: free a part of what we hold, whatever the limit says."""
         self._collect(_LEAST_FREED)
@@ -121,7 +131,7 @@ class Space:
         if not lock.try_acquire():
             return 0
         try:
-            files = list(self._files())
+            files = list(self.files())
             freed = sum(f.size for f in files if self._is_rubbish(f) and self._remove(f))
             total = sum(f.size for f in files) - freed
             target = total
@@ -173,7 +183,8 @@ class Space:
             if lock is not None:
                 lock.release()
 
-    def _files(self) -> Iterator[Stored]:
+    def files(self) -> Iterator[Stored]:
+        """Every file that is there, entries and leftovers."""
         facts = self._index.facts()
         for area in AREAS:
             for algorithm in self._store.files.names(self._store.root / area):

@@ -18,6 +18,7 @@ from conforma.cli.network_flags import network_flags
 from conforma.errors import ConformaError, Interrupted
 
 COMMANDS: Final = {
+    "cache": ("conforma.cli.cache:command", "Look after the layer cache"),
     "completion": ("conforma.cli.completion:command", "Print a shell completion script"),
     "demo": ("conforma.cli.demo:command", "Make a signed release on this machine and validate it"),
     "explain": ("conforma.cli.explain:command", "Explain what a rule made of a component"),

@@ -1,0 +1,96 @@
+"""Looking after a cache directory while others use it: what is there, is it right, away with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from conforma.cache.disk import AREAS, Key, LayerStore
+from conforma.cache.handles import SharedFile
+from conforma.cache.link import Link
+from conforma.cache.space import Space
+from conforma.cache.toc import Toc
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a directory holds. ``entries`` and ``bytes`` are by area; times are seconds since
+    the epoch, 0 if there is no entry; ``total`` is in bytes on disk, leftovers included.
+    """
+
+    entries: dict[str, int]
+    bytes: dict[str, int]
+    total: int
+    partials: int
+    quarantined: int
+    first_used: float
+    last_used: float
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a check of every entry found; ``bad`` were quarantined."""
+
+    checked: int = 0
+    bytes: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+class Upkeep:
+    """The operations on one store. All of them are safe while others read and write it."""
+
+    def __init__(self, store: LayerStore, space: Space) -> None:
+        self._store = store
+        self._space = space
+
+    def inventory(self) -> Inventory:
+        """What is there now, by looking."""
+        files = list(self._space.files())
+        entries = [f for f in files if f.key is not None and not f.is_partial]
+        counts = Counter(f.key.area for f in entries if f.key)
+        sizes: Counter[str] = Counter()
+        for file in entries:
+            assert file.key is not None
+            sizes[file.key.area] += file.size
+        used = [file.used for file in entries]
+        return Inventory(
+            {area: counts[area] for area in AREAS},
+            {area: sizes[area] for area in AREAS},
+            sum(f.size for f in files),
+            sum(f.is_partial for f in files),
+            sum(f.key is None for f in files),
+            min(used, default=0.0),
+            max(used, default=0.0),
+        )
+
+    def verify(self) -> Iterator[Verdict]:
+        """Hash every entry again, and quarantine what is not what its name says.
+
+        Yields the findings so far after each entry; one that is evicted
+        meanwhile is not counted.
+        """
+        verdict = Verdict()
+        for file in self._space.files():
+            if file.key is None or file.is_partial:
+                continue
+            handle = self._store.open(file.key, None)
+            if handle is None:
+                continue
+            verdict.checked += 1
+            verdict.bytes += handle.size
+            if not self._is_right(file.key, handle):
+                self._store.quarantine(file.key, handle)
+                verdict.bad.append(str(file.key))
+            yield verdict
+
+    def clear(self) -> int:
+        """Remove everything that nobody reads or writes; returns the bytes freed."""
+        return self._space.clear()
+
+    def _is_right(self, key: Key, handle: SharedFile) -> bool:
+        if key.area == "links":
+            return Link.parse(handle.read_at(0, handle.size)) is not None
+        if key.area == "tocs":
+            return Toc.parse(handle.read_at(0, handle.size)) is not None
+        return self._store.content_matches(key, handle)

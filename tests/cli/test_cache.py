@@ -1,0 +1,103 @@
+"""``conforma cache``: looking after the layer cache from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conforma.cli.root import run
+from tests.cli.shop import Outcome, Shop
+
+
+def cache(shop: Shop, *args: str) -> Outcome:
+    shop.capture.readouterr()
+    status = run(["cache", *args, "--cache-dir", str(shop.directory / "cache")])
+    captured = shop.capture.readouterr()
+    return Outcome(status, captured.out, captured.err)
+
+
+def snapshot(shop: Shop, *images: str) -> str:
+    return json.dumps(
+        {"components": [{"name": f"c{n}", "containerImage": i} for n, i in enumerate(images)]}
+    )
+
+
+@pytest.fixture
+def filled(shop: Shop) -> Shop:
+    shop.publish("web")
+    done = cache(shop, "prefetch", "--images", snapshot(shop, shop.reference("web")))
+    assert done.status == 0, done.err
+    return shop
+
+
+def layers_of(shop: Shop) -> int:
+    return len(json.loads(shop.images["web"].manifest)["layers"])
+
+
+def inventory(shop: Shop) -> dict[str, int]:
+    document = json.loads(cache(shop, "info", "--json").out)
+    return {area: found["entries"] for area, found in document["areas"].items()}
+
+
+def test_prefetch_brings_every_layer_and_a_second_time_none(filled: Shop) -> None:
+    layers = layers_of(filled)
+    counts = inventory(filled)
+    assert counts["tocs"] == counts["links"] == layers
+    assert counts["blobs"] >= layers + 1
+    before = len(filled.server.log.matching("GET", r"/blobs/"))
+    done = cache(filled, "prefetch", "--images", snapshot(filled, filled.reference("web")))
+    assert done.out.startswith("fetched 0 B; ")
+    assert len(filled.server.log.matching("GET", r"/blobs/")) == before
+
+
+def test_prefetch_tells_what_is_missing_and_brings_the_rest(shop: Shop) -> None:
+    shop.publish("web")
+    missing = shop.reference("web").replace("web", "nowhere")
+    done = cache(shop, "prefetch", "--images", snapshot(shop, missing, shop.reference("web")))
+    assert done.status == 3
+    assert "nowhere" in done.err
+    assert inventory(shop)["tocs"] == layers_of(shop)
+
+
+def test_verify_finds_quarantines_and_exits_with_1(filled: Shop) -> None:
+    assert cache(filled, "verify").status == 0
+    root = filled.directory / "cache" / "v1"
+    victims = [next(f for f in (root / a).rglob("*") if f.is_file()) for a in ("blobs", "tocs")]
+    for victim in victims:
+        content = bytearray(victim.read_bytes())
+        content[-1] ^= 1
+        victim.chmod(0o600)
+        victim.write_bytes(content)
+    done = cache(filled, "verify", "--json")
+    assert done.status == 1
+    found = json.loads(done.out)
+    assert len(found["bad"]) == 2
+    assert {name.partition("/")[0] for name in found["bad"]} == {"blobs", "tocs"}
+    assert not any(victim.exists() for victim in victims)
+    assert cache(filled, "verify").status == 0
+
+
+def test_clear_leaves_nothing(filled: Shop) -> None:
+    assert cache(filled, "clear").out.startswith("freed ")
+    assert set(inventory(filled).values()) == {0}
+
+
+def test_gc_keeps_the_limit(filled: Shop) -> None:
+    assert cache(filled, "gc", "--cache-size", "1KiB").status == 0
+    assert json.loads(cache(filled, "info", "--json").out)["bytes"] <= 1024
+
+
+def test_info_is_for_people_too(filled: Shop) -> None:
+    text = cache(filled, "info").out
+    assert f"Directory:  {filled.directory / 'cache'} (read-write)" in text
+    assert "Leftovers:  0 unfinished, 0 quarantined" in text
+
+
+@pytest.mark.parametrize("operation", ["info", "verify", "gc", "clear"])
+def test_a_directory_that_cannot_serve_is_an_error(shop: Shop, operation: str) -> None:
+    Path(shop.directory / "cache").write_text("a file")
+    done = cache(shop, operation)
+    assert done.status == 3
+    assert "cannot use" in done.err
