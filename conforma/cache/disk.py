@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import stat
@@ -32,6 +33,7 @@ from conforma.oci.digest import DiffID, Digest, Hasher
 
 Area = Literal["blobs", "layers", "tocs", "links"]
 AREAS: Final[tuple[Area, ...]] = ("blobs", "layers", "tocs", "links")
+_log = logging.getLogger(__name__)
 VERSION: Final = "v1"
 PART: Final = ".part"
 _PIECE: Final = 1 << 20
@@ -183,6 +185,15 @@ class LayerStore:
         self.writable = writable
         self._on_quarantine = on_quarantine
         self._bad: set[tuple[int, int]] = set()  # known bad inodes we may not move
+        self._complained = False
+
+    def complain(self, trouble: DiskTrouble) -> None:
+        """Say once that the directory does not take what it is given."""
+        if not self._complained:
+            self._complained = True
+            _log.warning(
+                "the cache %s cannot keep everything: %s", self.root.parent, trouble.strerror
+            )
 
     def path(self, key: Key) -> Path:
         """The entry's final name."""

@@ -75,6 +75,7 @@ class CacheSink:
         self, store: LayerStore, key: Key, *, strict: bool, make_room: Callable[[], None]
     ) -> None:
         self._strict = strict
+        self._store = store
         self._make_room: Callable[[], None] | None = make_room
         self._partial: Partial | None = None
         self._spill: Spill | None = None
@@ -156,6 +157,8 @@ class CacheSink:
                 f"cannot store {self._name}: {trouble.strerror}",
                 hint="free some space, or allow bytes to bypass the cache",
             ) from trouble
+        if self._store.writable:
+            self._store.complain(trouble)
         spill = self._spill = Spill()
         if self._partial is not None:
             for piece in self._partial.pieces():

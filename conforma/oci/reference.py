@@ -53,6 +53,8 @@ class Reference:
 
         Raises ``BadReference`` for text that is no reference.
         """
+        if not text.strip():
+            raise _bad(text, "there is none")
         if text.startswith(("oci:", "oci-archive:")):
             return _in_layout(text)
         rest, at, digest_text = text.partition("@")

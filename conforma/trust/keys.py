@@ -70,7 +70,13 @@ class PublicKey:
         """
         if _BLOCK.search(text):
             return cls(text)
-        return cls(_text_of(_read(text, fetch, secrets, environ), text))
+        content = _text_of(_read(text, fetch, secrets, environ), text)
+        try:
+            return cls(content)
+        except InputError as error:
+            read = f"what was read from {text} is no usable public key"
+            error.hint = f"{read}; {error.hint}" if error.hint else read
+            raise
 
     @property
     def keys(self) -> tuple[AnyKey, ...]:

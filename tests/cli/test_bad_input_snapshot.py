@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
     ("reference", "reason"),
     [
         ("UPPER/case:1", "is not a repository name"),
-        ("", "could not parse reference: "),
+        ("", "could not parse reference: : there is none"),
         ("a b", "is not a repository name"),
         ("reg.example/../x:1", "is not a repository name"),
         ("http://reg.example/x", "'http:' is not a registry host"),

@@ -44,7 +44,7 @@ def test_a_file_that_is_no_key(release: BadRelease, content: bytes, words: list[
     file = release.shop.directory / "some.pub"
     file.write_bytes(content)
     done = release.run(public_key=str(file))
-    assert_refused(done, *words)
+    assert_refused(done, *words, f"hint: what was read from {file} is no usable public key")
     assert not list(release.shop.server.log), "nothing was asked of a registry"
 
 
