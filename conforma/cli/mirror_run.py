@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-
-import click
+from typing import Final
 
 from conforma.cancellation import Cancellation
 from conforma.cli import logs
-from conforma.cli.mirror_progress import shown, size_text
+from conforma.cli.mirror_progress import shown
+from conforma.cli.mirror_summary import print_plan, print_summary, what_is_missing
+from conforma.cli.network import registry_options
 from conforma.cli.options import Globals
 from conforma.cli.signals import stopping_on_signals
 from conforma.cli.wiring import retry_policy
@@ -25,20 +24,18 @@ from conforma.mirror.inventory import Inventory, Root, Wish, parse_platform
 from conforma.mirror.layout_writer import DirectoryDestination
 from conforma.mirror.look import look
 from conforma.mirror.names import Names, Prefix, Rule
-from conforma.mirror.plan import Plan, Planner
+from conforma.mirror.plan import Planner
 from conforma.mirror.run import Run
 from conforma.mirror.staging import Staging
-from conforma.mirror.tally import Tally, Totals
+from conforma.mirror.tally import Tally
 from conforma.mirror.verification import Proof, verify
 from conforma.oci.layout import Layout
-from conforma.oci.options import RegistryOptions
 from conforma.oci.places import Places
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy.kube import Kubernetes
 from conforma.policy.locate import load_policy
 from conforma.policy.source import Sources
-from conforma.report.wrapping import harmless_line
 from conforma.validate import snapshot
 
 _PROGRESS: Final = ("auto", "plain", "json", "none")
@@ -113,7 +110,7 @@ class _Mirror:
         look(plan, destination, self._cancellation)
         tally = Tally(plan)
         if options.dry_run:
-            self._print_plan(tally)
+            print_plan(tally, options.output)
             return 0
         with shown(tally, options.progress, quiet=self._settings.quiet) as listener:
             tally.listen(listener)
@@ -130,15 +127,14 @@ class _Mirror:
         proof = None
         if options.verify and tally.totals().complete:
             proof = verify(plan, self._reader(), self._cancellation, workers=options.parallel)
-        self._print_summary(tally.totals(), plan, proof, time.monotonic() - started)
+        print_summary(tally, proof, time.monotonic() - started, options.output)
         self._raise_unless_complete(tally, proof)
         return 0
 
     def _client(self, mirrors: tuple[str, ...] = (), *, offline: bool = False) -> Registry:
-        options = RegistryOptions(
-            retry=retry_policy(self._settings),
+        options = replace(
+            registry_options(self._settings, offline=offline),
             bulk_transfers=self._options.parallel,
-            offline=offline,
         )
         return self._stack.enter_context(Places(options, self._cancellation, mirrors))
 
@@ -200,61 +196,7 @@ class _Mirror:
         config = load_policy(self._options.policy, sources, Kubernetes(self._settings.kubeconfig))
         return list(dict.fromkeys((*sources.fetched, *config.urls)))
 
-    def _print_plan(self, tally: Tally) -> None:
-        if self._options.output == "json":
-            document = {
-                "images": [
-                    {"image": i.label, "bytes": i.bytes_total, "missing": i.bytes_total - i.bytes_done}
-                    for i in tally.images()
-                ],
-                **_document(tally.totals()),
-            }  # fmt: skip
-            click.echo(json.dumps(document, indent=2))
-            return
-        for image in tally.images():
-            missing = image.bytes_total - image.bytes_done
-            click.echo(
-                f"{size_text(missing):>10} of {size_text(image.bytes_total):>10}  "
-                f"{harmless_line(image.label)}"
-            )
-        totals = tally.totals()
-        click.echo(
-            f"would move {size_text(totals.bytes_total - totals.bytes_done)} of "
-            f"{size_text(totals.bytes_total)} in {totals.planned} items, "
-            f"{totals.by_state['present']} of them present"
-        )
-
-    def _print_summary(
-        self, totals: Totals, plan: Plan, proof: Proof | None, seconds: float
-    ) -> None:
-        if self._options.output == "json":
-            document: dict[str, Any] = _document(totals)
-            if proof is not None:
-                document["verified"] = {
-                    "names": proof.names,
-                    "manifests": proof.manifests,
-                    "blobs": proof.blobs,
-                    "bytes": proof.bytes,
-                    "problems": list(proof.problems),
-                }
-            click.echo(json.dumps(document, indent=2))
-            return
-        parts = " + ".join(f"{count} {state}" for state, count in totals.by_state.items())
-        click.echo(f"{len(plan.images)} images: planned {totals.planned} = {parts}")
-        mounted = f", {totals.mounted} blobs mounted" if totals.mounted else ""
-        click.echo(
-            f"moved {size_text(totals.bytes_moved)} of {size_text(totals.bytes_total)}"
-            f"{mounted}, in {seconds:.1f} s"
-        )
-        if proof is not None and not proof.problems:
-            click.echo(
-                f"verified {proof.names} names, {proof.manifests} manifests, "
-                f"{proof.blobs} blobs, {size_text(proof.bytes)}"
-            )
-
     def _raise_unless_complete(self, tally: Tally, proof: Proof | None) -> None:
-        from conforma.cli.mirror_errors import what_is_missing
-
         error = what_is_missing(tally)
         if error is not None:
             raise error
@@ -263,16 +205,6 @@ class _Mirror:
             failure = ConformaError("the mirror is not whole:\n" + "\n".join(proof.problems))
             failure.exit_status = 3
             raise failure
-
-
-def _document(totals: Totals) -> dict[str, Any]:
-    return {
-        "planned": totals.planned,
-        **{str(state): count for state, count in totals.by_state.items()},
-        "mounted": totals.mounted,
-        "bytes": totals.bytes_total,
-        "moved": totals.bytes_moved,
-    }
 
 
 def _everything_in(place: str) -> list[tuple[str, Reference]]:

@@ -27,10 +27,10 @@ from conforma.oci.layout import (
     INDEX_FILE,
     MARKER,
     MARKER_FILE,
-    REF_NAME,
     Layout,
     blob_name,
 )
+from conforma.oci.layout_names import REF_NAME
 from conforma.oci.manifest import Descriptor
 from conforma.oci.reference import Reference
 from conforma.oci.upload import Open

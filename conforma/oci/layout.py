@@ -11,13 +11,11 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from conforma.errors import (
     BadManifest,
-    BadReference,
     InputError,
     NotFound,
     RegistryUnreachable,
@@ -27,27 +25,23 @@ from conforma.errors import (
 from conforma.oci import media_types
 from conforma.oci.digest import Digest, verified
 from conforma.oci.layout_files import ArchiveFiles, DirectoryFiles, LayoutFiles
+from conforma.oci.layout_names import (
+    Named,
+    is_digest_tag,
+    named,
+    repository_in,
+    subject_of_tag,
+)
 from conforma.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from conforma.oci.options import MEBIBYTE
 from conforma.oci.reference import Reference
 
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 INDEX_FILE: Final = "index.json"
 MARKER_FILE: Final = "oci-layout"
 MARKER: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_FULL_NAME: Final = "io.containerd.image.name"
 _LARGEST_INDEX: Final = 16 * MEBIBYTE
 _LARGEST_MANIFEST: Final = 4 * MEBIBYTE
 _PIECE: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """One descriptor of ``index.json``; ``repository`` and ``tag`` are empty where it has none."""
-
-    repository: str
-    tag: str
-    descriptor: Descriptor
 
 
 def blob_name(digest: Digest) -> str:
@@ -68,7 +62,7 @@ class Layout:
         self.place = place
         self._files = files
         self.index = self._read_index()
-        self.entries = tuple(_named(descriptor) for descriptor in self.index.manifests)
+        self.entries = tuple(named(descriptor) for descriptor in self.index.manifests)
         self._lock = threading.Lock()
         self._attached: Mapping[Digest, tuple[Descriptor, ...]] | None = None
 
@@ -101,7 +95,7 @@ class Layout:
             )
         found = [entry for entry in self.entries if self._means(reference, entry)]
         digests = {entry.descriptor.digest for entry in found}
-        if len(digests) > 1 and not _is_digest_tag(reference.tag):
+        if len(digests) > 1 and not is_digest_tag(reference.tag):
             names = ", ".join(sorted(f"{e.repository}:{e.tag}".strip(":") for e in found)[:10])
             raise InputError(
                 f"{reference}: the layout holds several images: {names or len(digests)}",
@@ -156,7 +150,7 @@ class Layout:
 
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """The tags of the reference's repository."""
-        repository = _repository_in(reference)
+        repository = repository_in(reference)
         return tuple(e.tag for e in self.entries if e.tag and e.repository == repository)
 
     def referrers(self, reference: Reference) -> tuple[Descriptor, ...]:
@@ -170,10 +164,10 @@ class Layout:
 
     def is_attached(self, entry: Named) -> bool:
         """Whether the entry is something about another one, by its tag or its subject."""
-        return _is_digest_tag(entry.tag) or self._has_subject(entry.descriptor)
+        return is_digest_tag(entry.tag) or self._has_subject(entry.descriptor)
 
     def _means(self, reference: Reference, entry: Named) -> bool:
-        repository = _repository_in(reference)
+        repository = repository_in(reference)
         if repository:
             return entry.repository == repository and entry.tag == (reference.tag or "latest")
         if reference.tag is not None:
@@ -200,7 +194,7 @@ class Layout:
                 document = self._parsed(entry.descriptor)
             except (BadManifest, NotFound, TooLarge):
                 continue  # not everything in a layout is an image
-            subject = _subject_of_tag(entry.tag)
+            subject = subject_of_tag(entry.tag)
             if subject is not None and isinstance(document, Index):
                 for child in document.manifests:
                     found.setdefault(subject, {}).setdefault(child.digest, child)
@@ -256,43 +250,6 @@ class Layout:
         except OSError as cause:
             reason = (cause.strerror or str(cause)).lower()
             raise RegistryUnreachable(f"{what}: cannot be read: {reason}") from cause
-
-
-def is_attachment_of(tag: str | None) -> Digest | None:
-    """The digest of the image that a tag such as ``sha256-<hex>.sig`` is about."""
-    return _subject_of_tag((tag or "").partition(".")[0])
-
-
-def _subject_of_tag(tag: str) -> Digest | None:
-    try:
-        return Digest.parse(tag.replace("-", ":", 1))
-    except InputError:
-        return None
-
-
-def _is_digest_tag(tag: str | None) -> bool:
-    return is_attachment_of(tag) is not None
-
-
-def _repository_in(reference: Reference) -> str:
-    if not reference.is_layout:
-        return reference.repository_name
-    return _canonical(reference.repository, "")[0] if reference.repository else ""
-
-
-def _named(descriptor: Descriptor) -> Named:
-    name = descriptor.annotations.get(REF_NAME) or descriptor.annotations.get(_FULL_NAME) or ""
-    repository, tag = _canonical(name, name) if "/" in name else ("", name)
-    return Named(repository, tag, descriptor)
-
-
-def _canonical(name: str, otherwise: str) -> tuple[str, str]:
-    """Repository and tag of a whole reference; text that is none is taken for a tag."""
-    try:
-        reference = Reference.parse(name)
-    except BadReference:
-        return "", otherwise
-    return reference.repository_name, reference.tag or ""
 
 
 def _media_type_of(raw: bytes, declared: str) -> str:

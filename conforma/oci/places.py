@@ -17,7 +17,8 @@ from typing import Final
 from conforma.cancellation import Cancellation
 from conforma.errors import InputError, NotFound, TooLarge
 from conforma.oci.digest import Digest
-from conforma.oci.layout import Layout, is_attachment_of
+from conforma.oci.layout import Layout
+from conforma.oci.layout_names import is_attachment_of
 from conforma.oci.manifest import Descriptor, Index, Manifest
 from conforma.oci.options import MEBIBYTE, RegistryOptions
 from conforma.oci.reference import Reference

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import secrets
 import threading
 import time
@@ -46,7 +47,7 @@ class BasicAuth:
 
     def challenge(self, asked: Asked) -> str | None:
         """Demand the credentials."""
-        if credentials_of(asked.authorization) == (self.username, self.password):
+        if _same(credentials_of(asked.authorization), (self.username, self.password)):
             return None
         return f'Basic realm="{self.realm}"'
 
@@ -89,7 +90,7 @@ class BearerAuth:
     def issue(self, authorization: str | None, scopes: str) -> dict[str, object] | None:
         """The token document for these scopes; None if the credentials are wrong."""
         given = credentials_of(authorization)
-        known = self.username is not None and given == (self.username, self.password)
+        known = self.username is not None and _same(given, (self.username, self.password))
         if not known and (self.username is not None or given is not None):
             return None
         granted = set()
@@ -101,6 +102,8 @@ class BearerAuth:
                     granted.add(f"{kind}:{name}:{action}")
         token = secrets.token_urlsafe(24)
         with self._lock:
+            now = self.clock()
+            self._tokens = {t: e for t, e in self._tokens.items() if e[0] > now}
             self._tokens[token] = (self.clock() + self.lifetime, frozenset(granted))
         document: dict[str, object] = {"token": token, "access_token": token}
         if self.announce_lifetime:
@@ -123,3 +126,10 @@ def credentials_of(authorization: str | None) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return (user, password) if colon else None
+
+
+def _same(given: tuple[str, str] | None, wanted: tuple[str | None, str | None]) -> bool:
+    """Compare in a time that tells nothing about how much of a guess was right."""
+    pairs = zip(given or ("", ""), wanted, strict=True)
+    equal = [hmac.compare_digest(a.encode(), (b or "").encode()) for a, b in pairs]
+    return given is not None and all(equal)

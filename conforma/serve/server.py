@@ -9,27 +9,29 @@ from the shelf: DESIGN.md.
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
-from conforma.serve.bodies import Body, MemoryBody
-from conforma.serve.httpd import Incoming, RequestBody, Response
+from conforma.serve.httpd import Incoming, Response
+from conforma.serve.wire import (
+    READ,
+    cut,
+    incoming_of,
+    linger,
+    refuse,
+    send_answer,
+    set_patience,
+)
 
-_READ: Final = 64 * 1024
 _LARGEST_HEAD: Final = 64 * 1024
 _LARGEST_BODY: Final = 64 * 1024
-_SMALL: Final = 16 * 1024
-_LINGERING: Final = 1024 * 1024
 _BACKLOG: Final = 1024
 
 
@@ -62,16 +64,6 @@ class Served:
 
 
 Handler = Callable[[Incoming], Response]
-
-
-class _Placeholder:
-    """Stands for a body in h11's account; the bytes themselves go past it."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
 
 
 class Server:
@@ -122,12 +114,12 @@ class Server:
         self._listener.close()
         self._thread.join(5)
         for connection in idle:
-            _cut(connection)
+            cut(connection)
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, self.limits.grace)
             rest = list(self._connections)
         for connection in rest:
-            _cut(connection)
+            cut(connection)
 
     def _accept(self) -> None:
         while True:
@@ -139,7 +131,7 @@ class Server:
                 time.sleep(0.05)  # out of descriptors: those that are open will end
                 continue
             if not self._admit(connection):
-                _refuse(connection)
+                refuse(connection)
                 continue
             threading.Thread(
                 target=self._serve, args=(connection, str(client[0])), name="serve", daemon=True
@@ -159,15 +151,15 @@ class Server:
                 del self._connections[victim]
             self._connections[connection] = time.monotonic()
         if victim is not None:
-            _cut(victim)
+            cut(victim)
         return True
 
     def _serve(self, plain: socket.socket, client: str) -> None:
         connection = plain
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _patience(plain, socket.SO_SNDTIMEO, self.limits.stalled)
-            _patience(plain, socket.SO_RCVTIMEO, self.limits.head)
+            set_patience(plain, socket.SO_SNDTIMEO, self.limits.stalled)
+            set_patience(plain, socket.SO_RCVTIMEO, self.limits.head)
             if self._tls is not None:
                 connection = self._tls.wrap_socket(plain, server_side=True)
             protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
@@ -186,13 +178,13 @@ class Server:
     ) -> bool:
         """Answer one request; whether another may follow on this connection."""
         self._idle(plain)
-        _patience(plain, socket.SO_RCVTIMEO, self.limits.idle)
+        set_patience(plain, socket.SO_RCVTIMEO, self.limits.idle)
         try:
             incoming = self._read(connection, plain, protocol)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint or 400
-            _send(connection, protocol, Response.document(status, {}), head_only=False)
-            _linger(connection, plain)
+            send_answer(connection, protocol, Response.document(status, {}), head_only=False)
+            linger(connection, plain)
             return False
         if incoming is None:
             return False
@@ -209,7 +201,7 @@ class Server:
         complete = False
         try:
             head_only = incoming.method == "HEAD"
-            _send(connection, protocol, response, head_only=head_only, sent=count)
+            send_answer(connection, protocol, response, head_only=head_only, sent=count)
             complete = True
         finally:
             if self._on_served is not None:
@@ -244,11 +236,11 @@ class Server:
             if event is h11.NEED_DATA:
                 if begun is not None and time.monotonic() - begun > self.limits.head:
                     raise TimeoutError
-                protocol.receive_data(connection.recv(_READ))
+                protocol.receive_data(connection.recv(READ))
                 if begun is None:
                     begun = time.monotonic()
                     self._busy(plain)
-                    _patience(plain, socket.SO_RCVTIMEO, self.limits.head)
+                    set_patience(plain, socket.SO_RCVTIMEO, self.limits.head)
             elif isinstance(event, h11.Request):
                 request = event
                 if begun is None:  # it had come with the one before
@@ -259,87 +251,6 @@ class Server:
                 if body > _LARGEST_BODY:
                     raise h11.RemoteProtocolError("too large", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and request is not None:
-                return _incoming(request)
+                return incoming_of(request)
             else:
                 return None
-
-
-def _incoming(request: h11.Request) -> Incoming:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in request.headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    target = request.target.decode("latin-1")
-    url = urlsplit(target)
-    return Incoming(
-        request.method.decode("latin-1"),
-        unquote(url.path),
-        dict(parse_qsl(url.query, keep_blank_values=True)),
-        headers,
-        RequestBody(io.BytesIO(), {}),
-        target,
-        f"HTTP/{request.http_version.decode()}",
-    )
-
-
-def _send(
-    connection: socket.socket,
-    protocol: h11.Connection,
-    response: Response,
-    *,
-    head_only: bool,
-    sent: Callable[[int], None] = lambda _more: None,
-) -> None:
-    body: Body = response.body
-    headers = [("Content-Length", str(body.size)), *response.headers.items()]
-    if response.close:
-        headers.append(("Connection", "close"))
-    head = protocol.send(h11.Response(status_code=response.status, headers=headers))
-    assert head is not None
-    if head_only or body.size == 0:
-        connection.sendall(head)
-    elif body.size <= _SMALL and isinstance(body, MemoryBody):
-        # One segment for a small answer.
-        connection.sendall(head + body.read(0, body.size))
-        sent(body.size)
-    else:
-        connection.sendall(head)
-        body.send(connection, 0, body.size, sent)
-    if not head_only and body.size:
-        # The type says bytes; h11 documents any object that has a length.
-        protocol.send_with_data_passthrough(h11.Data(data=_Placeholder(body.size)))  # type: ignore[arg-type]
-    protocol.send(h11.EndOfMessage())
-
-
-def _patience(connection: socket.socket, option: int, seconds: float) -> None:
-    # In the kernel, because Python's own time-outs make sockets non-blocking,
-    # which sendfile would have to poll for.
-    whole = int(seconds)
-    value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, option, value)
-
-
-def _linger(connection: socket.socket, plain: socket.socket) -> None:
-    """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6)."""
-    with contextlib.suppress(OSError):
-        plain.shutdown(socket.SHUT_WR)
-        _patience(plain, socket.SO_RCVTIMEO, 1.0)
-        taken = 0
-        while taken < _LINGERING and (piece := connection.recv(_READ)):
-            taken += len(piece)
-
-
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-def _refuse(connection: socket.socket) -> None:
-    """Every place is taken by somebody who is being served: ask to come again."""
-    with contextlib.suppress(OSError):
-        connection.setblocking(False)
-        connection.send(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
-            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-    connection.close()

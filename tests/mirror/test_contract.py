@@ -187,7 +187,7 @@ def test_pm_07_stopping_takes_less_than_a_second(
         items.append(item)
     if how == "fail-fast":
         scene.source.faults.add(Fault(status=404), path=digests[0], times=None)
-    with Registry(RegistryOptions(), cancellation) as registry:
+    with Registry(RegistryOptions(bulk_transfers=8), cancellation) as registry:
         tally = Tally(Plan(plan_images, items))
         run = Run(tally, registry, _Counting(at_once=99), Staging(None, cancellation), cancellation,
                   at_once=8, fail_fast=how == "fail-fast")  # fmt: skip

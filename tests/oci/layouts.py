@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
-from conforma.oci.layout import INDEX_FILE, MARKER, MARKER_FILE, REF_NAME
+from conforma.oci.layout import INDEX_FILE, MARKER, MARKER_FILE
+from conforma.oci.layout_names import REF_NAME
 from conforma.oci.manifest import Descriptor
 from conforma.serve.images import Image, ImageIndex
 

@@ -1,0 +1,117 @@
+"""What the server of ``conforma serve`` puts on a socket and takes from it, around h11.
+
+Patience is set in the kernel, because Python's own time-outs make sockets
+non-blocking, which ``sendfile`` would have to poll for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+from conforma.serve.bodies import Body, MemoryBody
+from conforma.serve.httpd import Incoming, RequestBody, Response
+
+READ: Final = 64 * 1024
+_SMALL: Final = 16 * 1024
+_LINGERING: Final = 1024 * 1024
+
+
+class _Placeholder:
+    """Stands for a body in h11's account; the bytes themselves go past it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def incoming_of(request: h11.Request) -> Incoming:
+    """A request of h11 as handlers see it."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    target = request.target.decode("latin-1")
+    url = urlsplit(target)
+    return Incoming(
+        request.method.decode("latin-1"),
+        unquote(url.path),
+        dict(parse_qsl(url.query, keep_blank_values=True)),
+        headers,
+        RequestBody(io.BytesIO(), {}),
+        target,
+        f"HTTP/{request.http_version.decode()}",
+    )
+
+
+def send_answer(
+    connection: socket.socket,
+    protocol: h11.Connection,
+    response: Response,
+    *,
+    head_only: bool,
+    sent: Callable[[int], None] = lambda _more: None,
+) -> None:
+    """Write the answer; bodies of files go from the kernel to the socket, and h11 is told."""
+    body: Body = response.body
+    headers = [("Content-Length", str(body.size)), *response.headers.items()]
+    if response.close:
+        headers.append(("Connection", "close"))
+    head = protocol.send(h11.Response(status_code=response.status, headers=headers))
+    assert head is not None
+    if head_only or body.size == 0:
+        connection.sendall(head)
+    elif body.size <= _SMALL and isinstance(body, MemoryBody):
+        # One segment for a small answer.
+        connection.sendall(head + body.read(0, body.size))
+        sent(body.size)
+    else:
+        connection.sendall(head)
+        body.send(connection, 0, body.size, sent)
+    if not head_only and body.size:
+        # The type says bytes; h11 documents any object that has a length.
+        protocol.send_with_data_passthrough(h11.Data(data=_Placeholder(body.size)))  # type: ignore[arg-type]
+    protocol.send(h11.EndOfMessage())
+
+
+def set_patience(connection: socket.socket, option: int, seconds: float) -> None:
+    """Give up on a read (``SO_RCVTIMEO``) or write (``SO_SNDTIMEO``) after so long."""
+    whole = int(seconds)
+    value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def linger(connection: socket.socket, plain: socket.socket) -> None:
+    """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6)."""
+    with contextlib.suppress(OSError):
+        plain.shutdown(socket.SHUT_WR)
+        set_patience(plain, socket.SO_RCVTIMEO, 1.0)
+        taken = 0
+        while taken < _LINGERING and (piece := connection.recv(READ)):
+            taken += len(piece)
+
+
+def cut(connection: socket.socket) -> None:
+    """End a connection that another thread may be using."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def refuse(connection: socket.socket) -> None:
+    """Every place is taken by somebody who is being served: ask to come again."""
+    with contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+    connection.close()
