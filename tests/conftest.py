@@ -22,6 +22,14 @@ def secrets_in(text: str) -> list[str]:
     return [secret for secret in (_CANARY, *_ENCODED) if secret in text]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long stress runs happen only when ``-m`` asks for them."""
+    if "soak" not in str(config.getoption("markexpr")):
+        soak = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in soak]
+        config.hook.pytest_deselected(items=soak)
+
+
 @pytest.fixture(autouse=True)
 def every_log_line_counts() -> Iterator[None]:
     """Let debug lines be captured as well, so that they are searched for secrets."""
