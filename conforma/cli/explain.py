@@ -72,6 +72,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         no_cache=flags.pop("no_cache"),
         cache_dir=flags.pop("cache_dir"),
         cache_size=flags.pop("cache_size"),
+        cache_verify=flags.pop("cache_verify"),
     )
     unused = {flag.name: flag.default for flag in image_flags() if flag.name in _WITHOUT}
     options = ImageOptions(cache=cache, **{**unused, **flags, "info": True})

@@ -110,6 +110,7 @@ def image_flags() -> list[Flag]:
         _bool("no-cache", "Do not cache layers on disk (EC_CACHE=false)."),
         _text("cache-dir", "Directory of the layer cache (EC_CACHE_DIR)."),
         _text("cache-size", "Limit of the layer cache, as 20GiB (EC_CACHE_SIZE)."),
+        _text("cache-verify", "Hash cached entries again: off, once in a run, or always."),
         _bool("show-successes", "Include passed rules in the report."),
         _bool("show-warnings", "Include warnings in the text report.", default=True),
         _bool("show-policy-docs-link", "End the text report with a link to the documentation."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, cast
 
 from conforma.cli.gotypes import Duration
 from conforma.errors import InputError
@@ -87,8 +87,10 @@ class CacheChoice:
     enabled: bool = True
     directory: str | None = None
     max_bytes: int | None = None
+    verify: Literal["off", "once", "always"] = "off"
 
 
+_VERIFY: Final = ("off", "once", "always")
 _UNITS: Final = {
     "": 1,
     "b": 1,
@@ -111,7 +113,9 @@ _UNITS: Final = {
 }
 
 
-def cache_choice(*, no_cache: bool, cache_dir: str, cache_size: str) -> CacheChoice:
+def cache_choice(
+    *, no_cache: bool, cache_dir: str, cache_size: str, cache_verify: str = ""
+) -> CacheChoice:
     """The cache that flags and environment ask for; flags win.
 
     ``EC_CACHE`` is a boolean and ``EC_CACHE_SIZE`` a number of bytes with an
@@ -123,12 +127,15 @@ def cache_choice(*, no_cache: bool, cache_dir: str, cache_size: str) -> CacheCho
             enabled = parse_bool(wanted)
         except InputError as error:
             raise InputError(f"EC_CACHE: {error.message}") from None
+    if cache_verify not in ("", *_VERIFY):
+        raise InputError(f"invalid --cache-verify: {cache_verify} (valid: {', '.join(_VERIFY)})")
     size = cache_size or os.environ.get("EC_CACHE_SIZE", "")
     return CacheChoice(
         enabled=enabled,
         # Unlike pathlib's, it leaves a ~name that nobody has as it is.
         directory=os.path.expanduser(cache_dir) or None,  # noqa: PTH111
         max_bytes=_bytes(size, "--cache-size" if cache_size else "EC_CACHE_SIZE") if size else None,
+        verify=cast(Literal["off", "once", "always"], cache_verify or "off"),
     )
 
 

@@ -36,5 +36,6 @@ def image(ctx: click.Context, /, **flags: Any) -> int:
         no_cache=flags.pop("no_cache"),
         cache_dir=flags.pop("cache_dir"),
         cache_size=flags.pop("cache_size"),
+        cache_verify=flags.pop("cache_verify"),
     )
     return run(ImageOptions(cache=cache, **flags), Globals(**ctx.obj))

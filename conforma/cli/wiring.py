@@ -63,9 +63,9 @@ def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | 
     from conforma.cache.safe_cache import SafeCache
 
     directory = Path(choice.directory) if choice.directory else default_directory()
-    options = CacheOptions(directory=directory)
+    options = CacheOptions(directory=directory, verify=choice.verify)
     if choice.max_bytes is not None:
-        options = CacheOptions(directory=directory, max_bytes=choice.max_bytes)
+        options = replace(options, max_bytes=choice.max_bytes)
     try:
         return SafeCache.open(options, cancellation)
     except CacheUnusable as error:
