@@ -24,6 +24,7 @@ from conforma.serve.log import RequestLog
 from conforma.serve.sending import Sender
 
 MAX_HEAD_LINE = 64 * 1024
+MAX_HEADERS = 200
 DRAIN_LIMIT = 16 * 1024 * 1024
 PIECE = 256 * 1024
 
@@ -55,12 +56,17 @@ class RequestBody:
     def __init__(self, stream: BinaryIO, headers: Mapping[str, str]) -> None:
         self._stream = stream
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
-        self._left = int(headers.get("content-length", "0") or "0")
+        self._left = _length(headers.get("content-length", "0") or "0", 10)
         self._pieces = self._chunks() if self._chunked else self._plain()
         self.done = False
+        self._broken = False
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._pieces
+        try:
+            yield from self._pieces
+        except BadRequest:
+            self._broken = True
+            raise
         self.done = True
 
     def read(self, limit: int) -> bytes:
@@ -73,7 +79,9 @@ class RequestBody:
         return bytes(collected)
 
     def drained(self) -> bool:
-        """Skip what nobody read; False if that is too much to keep the connection."""
+        """Skip what nobody read; False if the connection cannot be used again after that."""
+        if self._broken:
+            return False
         skipped = 0
         for piece in self:
             skipped += len(piece)
@@ -91,11 +99,7 @@ class RequestBody:
 
     def _chunks(self) -> Iterator[bytes]:
         while True:
-            try:
-                size = int(self._stream.readline(MAX_HEAD_LINE).split(b";")[0], 16)
-            except ValueError as error:
-                raise BadRequest("chunk without a size") from error
-            left = size
+            size = left = _length(self._stream.readline(MAX_HEAD_LINE).split(b";")[0], 16)
             while left:
                 piece = self._stream.read(min(left, PIECE))
                 if not piece:
@@ -107,6 +111,17 @@ class RequestBody:
                     pass
                 return
             self._stream.readline(MAX_HEAD_LINE)
+
+
+def _length(text: str | bytes, base: int) -> int:
+    """A number of bytes. Raises ``BadRequest``: reading a negative one would never end."""
+    try:
+        length = int(text, base)
+    except ValueError as error:
+        raise BadRequest(f"{text!r} is no length") from error
+    if length < 0:
+        raise BadRequest(f"{text!r} is no length")
+    return length
 
 
 @dataclass(slots=True)
@@ -268,7 +283,11 @@ def read_head(stream: BinaryIO) -> Incoming | None:
         raise BadRequest(repr(line))
     method, target, version = parts
     headers: dict[str, str] = {}
+    lines = 0
     while (line := stream.readline(MAX_HEAD_LINE)).strip():
+        lines += 1
+        if lines > MAX_HEADERS:
+            raise BadRequest(f"more than {MAX_HEADERS} headers")
         name, separator, value = line.decode("latin-1").partition(":")
         if not separator:
             raise BadRequest(repr(line))

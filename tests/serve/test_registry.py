@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -405,3 +407,23 @@ def test_closing_cuts_connections(server: RegistryServer, client: httpx.Client) 
     server.close()
     with pytest.raises(httpx.HTTPError):
         client.get("/v2/")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: -1\r\n\r\n",
+        b"Content-Length: 1x\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+        b"Accept: a\r\n" * 1000,
+    ],
+    ids=["negative length", "no length", "negative chunk", "endless headers"],
+)
+def test_a_request_without_measure_ends_the_connection(server: RegistryServer, rest: bytes) -> None:
+    host, _, port = server.host.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: h\r\n" + rest)
+        # Still open on our side, so only the server can be the one to end it.
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
