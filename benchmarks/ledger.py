@@ -47,13 +47,16 @@ class SlowSigner(Signer):
 
     @property
     def public_key(self) -> Any:
+        """The key that clients verify with."""
         return self._signer.public_key
 
     @classmethod
     def from_priv_key_uri(cls, *_: Any) -> SlowSigner:
+        """Not offered."""
         raise NotImplementedError
 
     def sign(self, payload: bytes) -> Signature:
+        """Sign, after the time that a service takes for it."""
         if payload.startswith((b'{"_type":"snapshot"', b'{"_type":"timestamp"', b'{"commit"')):
             time.sleep(COMMIT / 2)
         return self._signer.sign(payload)
@@ -84,7 +87,7 @@ def slow(ledger: Ledger, key: str) -> SlowSigner:
     return SlowSigner(signer)
 
 
-def grouped(ledger: Ledger, publisher: Publisher, name: str, count: int, acks: list[float]) -> None:
+def grouped(publisher: Publisher, name: str, count: int, acks: list[float]) -> None:
     """Prepare and publish ``count`` operations, waiting for none of them."""
     for number in range(count):
         time.sleep(PREPARE)
@@ -129,7 +132,7 @@ def work(design: str, directory: Path, key: str, name: str, threads: int, count:
         def run(number: int) -> None:
             own = f"{name}-{number}"
             if publisher is not None:
-                grouped(ledger, publisher, own, count, acks)
+                grouped(publisher, own, count, acks)
             else:
                 # Each thread is a worker of its own, as each process is.
                 with Ledger(directory) as mine:
@@ -165,8 +168,10 @@ def measure(design: str, mode: str, workers: int, operations: int) -> Result:
         each = operations // workers
         crew = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.ledger", "--work", design, str(directory)]
-                + [f"{name}/keys/online.pem", str(number), str(workers // processes), str(each)],
+                [
+                    *[sys.executable, "-m", "benchmarks.ledger", "--work", design, str(directory)],
+                    *[f"{name}/keys/online.pem", str(number), str(workers // processes), str(each)],
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

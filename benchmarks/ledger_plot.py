@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT = 640, 400
-LEFT, RIGHT, TOP, BOTTOM = 64, 170, 48, 52
+LEFT, RIGHT, TOP, BOTTOM = 64, 190, 48, 52
 COLORS = {"group": "#0b6e99", "lock": "#b4442c"}
 NAMES = {"group": "group commit", "lock": "one lock per task"}
 
