@@ -15,6 +15,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -52,11 +53,14 @@ _MOST_DIGITS: Final = 4000
 
 
 def parse(text: str | bytes, *, duplicate_keys: Literal["refuse", "last"] = "refuse") -> Any:
-    """The first document of ``text`` as a JSON value; ``None`` if there is none.
+    """The document of ``text`` as a JSON value; ``None`` if there is none.
+
+    With ``duplicate_keys="last"``, as in data files, what follows the first
+    document is not looked at, as in Go.
 
     Raises ``InputError`` whose message starts with ``error converting YAML to
     JSON: `` for text that is neither YAML nor JSON, for a key that is no
-    scalar, for duplicate keys, for nesting beyond ``DEEPEST`` and for aliases
+    scalar, for duplicate keys, for a second document, for nesting beyond ``DEEPEST`` and for aliases
     that would repeat more than ``MOST_REPEATED``.
     """
     try:
@@ -109,10 +113,15 @@ def _yaml(source: str, duplicate_keys: str) -> Any:
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     builder = _Builder(duplicate_keys)
     try:
-        for event in yaml.parse(source, Loader=loader):
+        events = iter(yaml.parse(source, Loader=loader))
+        for event in events:
             if isinstance(event, yaml.DocumentEndEvent):
                 break
             builder.take(event)
+        # What is configuration must be read whole; the Go library stops after
+        # the first document. An empty one at the end is only a last "---".
+        if duplicate_keys == "refuse":
+            _expect_the_end(events)
     except yaml.reader.ReaderError as cause:
         raise _failed(f"yaml: {cause.reason}") from cause
     except yaml.MarkedYAMLError as cause:
@@ -315,6 +324,16 @@ def _resolved(text: str) -> Any:
 def _line(event: Any) -> str:
     line: int = event.start_mark.line
     return f"line {line + 1}: " if line else ""
+
+
+def _expect_the_end(events: Iterator[Any]) -> None:
+    import yaml
+
+    for event in events:
+        if isinstance(event, yaml.ScalarEvent) and event.value == "":
+            continue
+        if isinstance(event, yaml.NodeEvent):
+            raise _failed(f"yaml: {_line(event)}a second document follows the first")
 
 
 def _failed(reason: str) -> InputError:

@@ -18,7 +18,6 @@ PREFIX = "error converting YAML to JSON: "
     [
         ("", None),
         ("# nothing", None),
-        ("a: 1\n---\nb: 2", {"a": 1}),
         ('{"a": [1, 2.5, null, true]}', {"a": [1, 2.5, None, True]}),
         ('{"a": [1,],}', {"a": [1]}),
         (
@@ -114,3 +113,22 @@ def test_numbers_too_large_for_one_are_text_in_json_and_yaml(text: str) -> None:
 def test_the_last_of_two_keys_counts_where_the_caller_says_so() -> None:
     for text in ("a: 1\na: 2", json.dumps({"a": 1})[:-1] + ', "a": 2}'):
         assert parse(text, duplicate_keys="last") == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\n---\nb: 2\n", '{"a": 1}\n---\n{"b": 2}\n', "a: 1\n---\n---\n- b\n"]
+)
+def test_configuration_in_a_second_document_is_not_lost_in_silence(text: str) -> None:
+    with pytest.raises(InputError, match="a second document follows the first"):
+        parse(text)
+    assert parse(text, duplicate_keys="last") == {"a": 1}
+
+
+def test_what_follows_a_flow_mapping_is_not_lost_in_silence() -> None:
+    with pytest.raises(InputError, match="error converting YAML to JSON"):
+        parse('{"a": 1} junk')
+
+
+@pytest.mark.parametrize("text", ["---\na: 1\n", "a: 1\n---\n", "a: 1\n...\n# no more\n"])
+def test_marks_around_one_document_are_no_second_one(text: str) -> None:
+    assert parse(text) == {"a": 1}
