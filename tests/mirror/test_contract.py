@@ -322,6 +322,23 @@ def test_pm_10_every_image_shows_its_share_of_what_another_one_fetches() -> None
     assert " 50%" in lines[0] and " 40%" in lines[1] and "40 B of 100 B" in lines[2]
 
 
+def test_pm_10_a_small_terminal_keeps_failures_and_what_moves_in_sight() -> None:
+    items = [_item(bytes([n]) * 10) for n in range(10)]
+    for number, item in enumerate(items):
+        item.images = {number}
+    images = [PlannedImage(f"image{n}", i.target, i.target) for n, i in enumerate(items)]
+    tally = Tally(Plan(images, items))
+    for number, state in ((0, "copied"), (8, "failed")):
+        items[number].state = state  # type: ignore[assignment]
+        tally.finished(items[number], was_active=False)
+    tally.started(items[9])
+    lines = Board(tally).lines(height=6)
+    assert len(lines) == 5, "three images, what is not shown, the totals"
+    assert [line.split()[1] for line in lines[:3]] == ["image1", "image8", "image9"]
+    assert lines[1].startswith("✗") and lines[1].endswith("failed")
+    assert lines[3] == "  … 7 more, 2 of 10 images are done"
+
+
 def test_pm_10_without_a_terminal_there_are_plain_lines(
     scene: Scene, destination: RegistryServer
 ) -> None:
