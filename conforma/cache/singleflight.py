@@ -249,7 +249,11 @@ class SingleFlight(Generic[T]):
             self.forget(flight)
             flight.result, flight.error, flight.done = result, error, True
             waiters, flight.waiters = flight.waiters, []
-        for call in flight.afterwards:
+            # Whoever looks from now on sees the result. Cleared, because these
+            # refer back to the flight, whose files must not wait for the collector.
+            calls, flight.afterwards = flight.afterwards, []
+            flight.followers, flight.sight = [], None
+        for call in calls:
             call(flight)
         for event in waiters:
             event.set()
