@@ -115,6 +115,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    cache.close()
     stats = cache.stats
     say(event="end", stats={name: getattr(stats, name) for name in stats.__slots__})
 

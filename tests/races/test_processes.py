@@ -205,6 +205,7 @@ def test_lc_35_followers_survive_that_the_leader_is_killed(tmp_path: Path) -> No
                 follower.until("began")
             leader.kill()
             assert stage.right(follower.results(3))
+            follower.until("end")
     assert stage.offsets == [0, offset]
     assert left(stage) == []
 

@@ -1,0 +1,186 @@
+"""The layer cache by itself: a hit, a cold layer, a few files of a warm layer, many followers.
+
+Baselines, in the same run: isal inflate with two SHA-256 in one loop (what any pass over a layer
+costs), inflating a layer again for each question, and one lone download. Arguments:
+``entries=30000 rounds=5 readers=64``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.measure import table
+from conforma.cache.layers import SafeLayer
+from conforma.cache.options import CacheOptions
+from conforma.cache.safe_cache import SafeCache
+from conforma.oci import media_types
+from conforma.oci.digest import Digest
+from conforma.oci.inflate import gzip_module, inflated
+from conforma.oci.layer import pieces_of
+from conforma.oci.manifest import Descriptor
+from conforma.oci.tar import TarEntry, TarWalker
+from conforma.serve.images import Layer, Member, layer_of
+
+PIECE = 64 * 1024
+GIB = 1 << 30
+
+
+def text_layer(entries: int) -> Layer:
+    """A layer of many small files of text."""
+    dice = random.Random(1)
+    words = [dice.randbytes(5).hex() for _ in range(3000)]
+    members = [
+        Member(f"usr/share/{n % 200}/{n}.txt", " ".join(dice.choices(words, k=600)).encode())
+        for n in range(entries)
+    ]
+    return layer_of(members, level=6)
+
+
+def layer_in(cache: SafeCache, what: Layer, pace: float = 0.0) -> SafeLayer:
+    """The layer, fetched from memory; ``pace`` seconds pass before each MiB."""
+
+    @contextmanager
+    def fetch(offset: int) -> Iterator[Iterator[bytes]]:
+        yield pieces(offset)
+
+    def pieces(offset: int) -> Iterator[bytes]:
+        for at in range(offset, len(what.blob), PIECE):
+            if pace and at % (1 << 20) == 0:
+                time.sleep(pace)
+            yield what.blob[at : at + PIECE]
+
+    return cache.layer(what.descriptor, what.diff_id, fetch)
+
+
+def taken(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def one_loop(what: Layer) -> None:
+    """Inflate and hash both sides: the least that a checked pass can cost."""
+    packed, plain = hashlib.sha256(), hashlib.sha256()
+    stream = gzip_module().decompressobj(31)
+    for at in range(0, len(what.blob), PIECE):
+        piece = what.blob[at : at + PIECE]
+        packed.update(piece)
+        plain.update(stream.decompress(piece))
+
+
+def again(layer: SafeLayer, wanted: set[str]) -> None:
+    """Find files by inflating and walking the whole layer."""
+    found: list[TarEntry] = []
+    walker = TarWalker(lambda entry: found.append(entry) if entry.path in wanted else None)
+    with layer.compressed() as source:
+        for piece in inflated(pieces_of(source), layer.media_type):
+            walker.feed(piece)
+    assert len(found) == len(wanted)
+
+
+def by_table(layer: SafeLayer, wanted: set[str]) -> None:
+    """The same by the table of contents."""
+    contents = layer.contents()
+    for path in wanted:
+        row = contents.toc.row(contents.toc.find(path.replace("/", "\0").encode()))
+        assert contents.read(row, path, 1 << 20)
+
+
+def followers(layer: SafeLayer, count: int) -> None:
+    """Read the layer's stream in so many threads."""
+
+    def drain() -> None:
+        with layer.stream() as source:
+            while source.read(1 << 20):
+                pass
+
+    threads = [threading.Thread(target=drain) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def hit(directory: Path) -> float:
+    """Milliseconds to open a blob of 1 GiB that is there."""
+    digest = Digest.of(b"zeros")
+    place = directory / "v1/blobs/sha256" / digest.hex[:2] / digest.hex
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as file:
+        file.truncate(GIB)
+    with SafeCache.open(CacheOptions(directory)) as cache:
+        layer = cache.layer(Descriptor(media_types.OCI_LAYER, digest, GIB), None, _nothing)
+        layer.compressed().close()
+        return statistics.median(taken(lambda: layer.compressed().close())[0] for _ in range(50))
+
+
+def _nothing(_offset: int) -> object:
+    raise AssertionError("a hit fetches nothing")
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table."""
+    given = {k: int(v) for k, _, v in (a.partition("=") for a in arguments)}
+    rounds, readers = given.get("rounds", 5), given.get("readers", 64)
+    what = text_layer(given.get("entries", 30_000))
+    wanted = {f"usr/share/{n % 200}/{n}.txt" for n in (7, 1234, 2000, 2500, 2999)}
+    loops, colds, warms, inflations, alone, many = [], [], [], [], [], []
+    with tempfile.TemporaryDirectory(prefix="conforma-benchmark-") as name:
+        opened = hit(Path(name, "hit"))
+        for turn in range(rounds):
+            loops.append(taken(lambda: one_loop(what)))
+            with SafeCache.open(CacheOptions(Path(name, f"{turn}"))) as cache:
+                layer = layer_in(cache, what)
+                colds.append(taken(layer.contents))
+                by_table(layer, wanted)
+                warms.append(taken(lambda layer=layer: by_table(layer, wanted)))  # type: ignore[misc]
+                inflations.append(taken(lambda layer=layer: again(layer, wanted)))  # type: ignore[misc]
+            for found, count in ((alone, 1), (many, readers)):
+                with SafeCache.open(CacheOptions(Path(name, f"{turn}-{count}"))) as cache:
+                    layer = layer_in(cache, what, pace=0.05)
+                    found.append(taken(lambda layer=layer, n=count: followers(layer, n)))  # type: ignore[misc]
+
+    def median(values: list[tuple[float, float]], which: int) -> float:
+        return statistics.median(value[which] for value in values)
+
+    table(
+        f"{len(what.blob) / 2**20:.0f} MiB packed, {given.get('entries', 30_000)} entries",
+        [
+            ("open 1 GiB that is there", f"{opened * 1000:.2f} ms", "< 5 ms"),
+            (
+                "cold layer : one loop, CPU (T7)",
+                f"{median(colds, 1) / median(loops, 1):.2f}",
+                "<= 1.8",
+            ),
+            (
+                "cold layer : one loop, wall",
+                f"{median(colds, 0) / median(loops, 0):.2f}",
+                "orientation",
+            ),
+            ("5 files, warm", f"{median(warms, 0) * 1000:.2f} ms", "< 5 ms"),
+            (
+                "inflating again : 5 files, warm",
+                f"{median(inflations, 0) / median(warms, 0):.0f}",
+                ">= 50",
+            ),
+            (
+                f"{readers} followers : lone download, wall",
+                f"{median(many, 0) / median(alone, 0):.2f}",
+                "<= 1.1",
+            ),
+            (
+                f"{readers} followers : lone download, CPU",
+                f"{median(many, 1) / median(alone, 1):.2f}",
+                "<= 1.5",
+            ),
+        ],
+    )
