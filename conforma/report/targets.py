@@ -7,6 +7,7 @@ file keeps its former content until the new one is complete.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import parse_qsl
 
-from conforma.errors import ConformaError, InputError
+from conforma.errors import ConformaError, InputError, ResourcesExhausted
 from conforma.gotext import parse_bool, quoted
 from conforma.report.formats import FORMATS, Options, Piece, render
 from conforma.validate.result import Report
@@ -26,6 +27,13 @@ _OPTIONS: Final = {
     "show-successes": "show_successes",
     "show-warnings": "show_warnings",
     "show-policy-docs-link": "show_policy_docs_link",
+}
+_ROOM: Final = "free some space, or write the report elsewhere"
+#: Says nothing about the target that was named: the same one may do tomorrow.
+_DISK: Final = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EIO: "check the disk, or write the report elsewhere",
 }
 
 
@@ -92,10 +100,11 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
     """Write the report to every target, in order.
 
     A target that fails does not keep the others from being written; what was
-    wrong with each is raised together afterwards, as one ``InputError``. Raises
+    wrong with each is raised together afterwards: as ``InputError``, or as
+    ``ResourcesExhausted`` if the disk failed any of them. Raises
     ``BrokenPipeError`` if all that is wrong is that nobody reads standard output.
     """
-    problems: list[str] = []
+    problems: list[ConformaError] = []
     unread: BrokenPipeError | None = None
     for target in targets:
         pieces = render(report, target.format, target.options)
@@ -110,11 +119,15 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
             if isinstance(cause, BrokenPipeError) and not target.path:
                 unread = cause
                 continue
-            problems.append(_os_error("write", target.path or "standard output", cause))
+            problems.append(_failed(target.path or "standard output", cause))
         except ConformaError as error:
-            problems.append(error.message)
+            problems.append(error)
     if problems:
-        raise InputError("\n".join(problems))
+        undecided = any(error.exit_status != 1 for error in problems)
+        hints = dict.fromkeys(error.hint for error in problems if error.hint)
+        raise (ResourcesExhausted if undecided else InputError)(
+            "\n".join(error.message for error in problems), hint="\n".join(hints) or None
+        )
     if unread is not None:
         raise unread
 
@@ -186,5 +199,9 @@ def _umask() -> int:
     return mask
 
 
-def _os_error(action: str, path: str, cause: OSError) -> str:
-    return f"{action} {path}: {(cause.strerror or str(cause)).lower()}"
+def _failed(where: str, cause: OSError) -> ConformaError:
+    """What kept us from writing: the disk's state, or a target that cannot be used."""
+    message = f"write {where}: {(cause.strerror or str(cause)).lower()}"
+    if cause.errno in _DISK:
+        return ResourcesExhausted(message, hint=_DISK[cause.errno])
+    return InputError(message)

@@ -169,7 +169,12 @@ def shell(command: str, arguments: list[str]) -> Outcome:
         ('"$@" 2>&-', 0, ""),
         ('"$@" >&-', 1, "Error: write standard output: bad file descriptor\n"),
         ('"$@" <&- >&- 2>&-', 1, ""),
-        ('"$@" >/dev/full', 1, "Error: write standard output: no space left on device\n"),
+        (
+            '"$@" >/dev/full',
+            3,
+            "Error: write standard output: no space left on device\n"
+            "hint: free some space, or write the report elsewhere\n",
+        ),
         ('"$@" | true; exit ${PIPESTATUS[0]}', 1, ""),
         ('set -o pipefail; "$@" | head -1', 0, ""),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conforma.errors import InputError
+from conforma.errors import InputError, ResourcesExhausted
 from conforma.report import targets
 from conforma.report.formats import Options
 from conforma.report.targets import Target, parse, parse_all
@@ -122,7 +123,7 @@ def test_a_failure_half_way_leaves_the_old_file_and_the_other_targets(
 
     monkeypatch.setitem(targets.FORMATS, "junit", full_disk)  # type: ignore[misc]
     stdout = io.BytesIO()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ResourcesExhausted) as caught:
         targets.write(
             report(component()),
             parse_all([f"junit={broken}", f"json={fine}", "appstudio"], DEFAULTS),
@@ -133,3 +134,36 @@ def test_a_failure_half_way_leaves_the_old_file_and_the_other_targets(
     assert fine.read_bytes().startswith(b'{"success"')
     assert stdout.getvalue().startswith(b'{"timestamp"')
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken", "fine"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_the_surroundings_fault_and_an_unusable_target_the_users(
+    tmp_path: Path,
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    unusable = parse_all([f"json={gone}/report"], DEFAULTS)
+    gone.rmdir()
+    with pytest.raises(InputError) as refused:
+        targets.write(full(), unusable, io.BytesIO())
+    assert refused.value.message == f"write {gone}/report: no such file or directory"
+    assert refused.value.exit_status == 1
+    with pytest.raises(ResourcesExhausted) as caught:
+        targets.write(full(), [*unusable, *parse_all(["json=/dev/full"], DEFAULTS)], io.BytesIO())
+    assert caught.value.exit_status == 3
+    assert caught.value.message == (
+        f"write {gone}/report: no such file or directory\nwrite /dev/full: no space left on device"
+    )
+    assert "free some space, or write the report elsewhere" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO])
+def test_a_quota_and_a_broken_disk_are_like_a_full_one(number: int) -> None:
+    class Failing(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(ResourcesExhausted) as caught:
+        targets.write(full(), parse_all([], DEFAULTS), Failing())
+    assert caught.value.message == f"write standard output: {os.strerror(number).lower()}"
+    assert caught.value.exit_status == 3 and caught.value.hint
