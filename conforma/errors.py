@@ -10,7 +10,7 @@
       IntegrityError           bytes differ from their promise              exit 3
         DigestMismatch  SizeMismatch  TooLarge  BadManifest  BadArchive  UnsafeArchive
       CacheError                                                            exit 3
-        CacheBusy  CacheUnusable
+        CacheUnusable
       DestinationUnusable      what is mirrored cannot be written there     exit 3
       TrustError               the evidence does not hold: a finding        exit 1
         NoSignature  NoMatchingSignature  SignatureMismatch
@@ -135,10 +135,6 @@ class CacheError(ConformaError):
     """The cache directory, not the image, is at fault."""
 
     exit_status = 3
-
-
-class CacheBusy(CacheError):
-    """Another process held an entry longer than we were willing to wait."""
 
 
 class CacheUnusable(CacheError):

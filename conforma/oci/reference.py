@@ -101,11 +101,6 @@ class Reference:
         return str(self.digest) if self.digest is not None else self.tag or DEFAULT_TAG
 
     @property
-    def is_pinned(self) -> bool:
-        """Whether the reference names one content for good."""
-        return self.digest is not None
-
-    @property
     def is_loopback(self) -> bool:
         """Whether the registry is this machine, by its name alone (no look-up)."""
         return is_loopback_host(self.registry)

@@ -132,7 +132,7 @@ def test_any_text_is_a_reference_that_prints_and_parses_or_is_refused(text: str)
 def test_pinning_and_tagging_replace_each_other() -> None:
     reference = Reference.parse("registry.example/a:v1")
     digest = Digest.parse(D)
-    assert not reference.is_pinned
+    assert reference.digest is None
     assert str(reference.pinned(digest)) == f"registry.example/a@{D}"
     assert reference.pinned(digest).identifier == D
     assert str(reference.pinned(digest).with_tag("x")) == "registry.example/a:x"
