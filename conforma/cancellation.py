@@ -104,5 +104,11 @@ class Cancellation:
             self._event.set()
             callbacks = list(self._callbacks.values())
             self._callbacks.clear()
+        failures: list[BaseException] = []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except BaseException as failure:  # the others must still learn of it
+                failures.append(failure)
+        if failures:
+            raise failures[0]
