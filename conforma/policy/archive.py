@@ -2,7 +2,8 @@
 
 Only files and directories come out. A name that would leave the destination,
 a device, and a link to something the archive does not hold are refused; sizes
-are counted as bytes arrive, whatever a header claims.
+are counted as bytes arrive, whatever a header claims, and what a header makes
+the decoder hold in memory is bounded before it is read.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from conforma.cancellation import Cancellation
 from conforma.errors import PolicyError, TooLarge, UnsafeArchive
+from conforma.oci.tar import LONGEST_EXTENSION
 from conforma.policy.files import MOST_BYTES, MOST_FILES
 
 _TAR: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 _CHUNK: Final = 1 << 20
+#: Headers whose content ``tarfile`` reads into memory in one piece.
+_EXTENSIONS: Final = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 def is_archive(name: str) -> bool:
@@ -59,6 +66,7 @@ def _explained(name: str) -> Iterator[None]:
     except (
         *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
         NotImplementedError,  # a zip file with a compression that Python does not know
+        RecursionError,  # a tar file with extension upon extension
     ) as cause:
         raise PolicyError(f"{name}: damaged or no archive: {cause}") from cause
     except OSError as cause:
@@ -126,11 +134,27 @@ class _Writer:
             raise UnsafeArchive(f"archive member {name!r} is a file and a directory") from cause
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is refused before memory is spent on what it announces."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read one header. Raises ``TooLarge`` and ``UnsafeArchive``."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENSIONS and not 0 <= header.size <= LONGEST_EXTENSION:
+            raise TooLarge(f"archive has a name or extension record of {header.size} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise UnsafeArchive(f"archive member {header.name!r} is sparse")
+        return header
+
+
 def _unpack_tar(archive: Path, writer: _Writer, *, strip: str = "") -> None:
     """Write the members of a tar file; ``strip`` is a leading directory to leave out."""
     links: list[Callable[[], None]] = []
-    with tarfile.open(archive) as members:
-        for member in members:
+    with tarfile.open(archive, tarinfo=_Header) as members:
+        while (member := members.next()) is not None:
+            # Or the records of all members would add up. Old, public, unknown to typeshed.
+            members.members.clear()  # type: ignore[attr-defined]
             name = _stripped(member.name, strip)
             if member.isdir():
                 writer.directory(name)
@@ -144,6 +168,8 @@ def _unpack_tar(archive: Path, writer: _Writer, *, strip: str = "") -> None:
                     target = _stripped(target, strip)
                 # What it points to may come later in the archive.
                 links.append(lambda n=name, t=target, b=beside: writer.link(n, t, b))  # type: ignore[misc]
+                if len(links) > MOST_FILES:
+                    raise TooLarge(f"archive has more than {MOST_FILES} members")
             else:
                 raise UnsafeArchive(f"archive member {name!r} is neither file, directory nor link")
     for link in links:

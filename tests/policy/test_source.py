@@ -7,6 +7,7 @@ import os
 import tarfile
 import tempfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from conforma.errors import (
     PolicyError,
     RegistryUnreachable,
     SourceUnavailable,
+    TooLarge,
     UnsafeArchive,
 )
 from conforma.oci.options import RegistryOptions
@@ -205,6 +207,70 @@ def test_links_in_zip_files_are_refused(sources: Sources, tmp_path: Path) -> Non
         writer.writestr(link, "/etc/passwd")
     with pytest.raises(UnsafeArchive, match="'l' is no regular file"):
         sources.fetch(str(tmp_path / "r.zip"))
+
+
+def extended(kind: bytes, size: int) -> tarfile.TarInfo:
+    """The header of an extension record that claims to be ``size`` bytes long."""
+    info = tarfile.TarInfo("extension")
+    info.type, info.size = kind, size
+    return info
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK],
+)
+def test_a_record_that_would_fill_memory_is_refused_before_it_is_read(
+    cancellation: Cancellation, tmp_path: Path, kind: bytes
+) -> None:
+    content = tar({}, "w")
+    records = [extended(kind, (1 << 20) + 1), tarfile.TarInfo("a.rego")]
+    (tmp_path / "r.tar").write_bytes(b"".join(record.tobuf() for record in records) + content)
+    with pytest.raises(TooLarge, match="extension record of 1048577 bytes"):
+        sources_with(cancellation).fetch(str(tmp_path / "r.tar"))
+
+
+def test_the_records_of_many_members_do_not_add_up_in_memory(
+    cancellation: Cancellation, tmp_path: Path
+) -> None:
+    members = {}
+    for n in range(20):
+        members[f"m{n}"] = tarfile.TarInfo(f"m{n}")
+        members[f"m{n}"].pax_headers = {"comment": "x" * 1_000_000}
+    (tmp_path / "r.tgz").write_bytes(tar(members))
+    sources = sources_with(cancellation)
+    tracemalloc.start()
+    try:
+        sources.fetch(str(tmp_path / "r.tgz"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+def test_a_sparse_member_is_refused(cancellation: Cancellation, tmp_path: Path) -> None:
+    (tmp_path / "r.tar").write_bytes(extended(tarfile.GNUTYPE_SPARSE, 0).tobuf() + bytes(1024))
+    with pytest.raises(UnsafeArchive, match="is sparse"):
+        sources_with(cancellation).fetch(str(tmp_path / "r.tar"))
+
+
+def test_extensions_of_extensions_without_end_are_damage(
+    cancellation: Cancellation, tmp_path: Path
+) -> None:
+    record = extended(tarfile.XHDTYPE, 0).tobuf()
+    (tmp_path / "r.tar").write_bytes(record * 5000 + tar({}, "w"))
+    with pytest.raises(PolicyError, match="damaged or no archive"):
+        sources_with(cancellation).fetch(str(tmp_path / "r.tar"))
+
+
+def test_links_are_counted_as_they_come(
+    cancellation: Cancellation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MOST_FILES", 3)
+    members = {f"l{n}": special(tarfile.SYMTYPE, "none") for n in range(4)}
+    (tmp_path / "r.tar").write_bytes(tar(members, "w"))
+    with pytest.raises(TooLarge, match="more than 3 members"):
+        sources_with(cancellation).fetch(str(tmp_path / "r.tar"))
 
 
 @pytest.mark.parametrize("name", ["r.tgz", "r.tar", "r.zip", "r.bz2", "r.tar.bz2"])
