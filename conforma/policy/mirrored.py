@@ -84,6 +84,12 @@ def fetch(
         raise PolicyError(f"{without_secrets(url)}: mirrored: {cause.message}") from cause
     if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
         raise PolicyError(f"{without_secrets(url)}: what the mirror has is no policy source")
+    kept = manifest.annotations.get(_URL, "")
+    if kept != without_secrets(url):  # the name is but a short hash of the URL
+        raise PolicyError(
+            f"{without_secrets(url)}: what the mirror has under this name is {kept!r}",
+            hint="mirror the release again",
+        )
     destination.parent.mkdir(parents=True, exist_ok=True)
     target = destination.with_suffix(".layer")
     with target.open("wb") as out, registry.open_blob(place, manifest.layers[0]) as chunks:
