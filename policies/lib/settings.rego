@@ -10,9 +10,9 @@ value(name) := configured if {
 	configured := data.rule_data__configuration__[name]
 } else := supplied if {
 	supplied := data.rule_data[name]
-} else := _defaults[name]
+} else := defaults[name]
 
-_defaults := {
+defaults := {
 	"required_labels": ["org.opencontainers.image.title", "org.opencontainers.image.version", "org.opencontainers.image.source"],
 	"deprecated_labels": {},
 	"allowed_base_images": [],

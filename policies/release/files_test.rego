@@ -32,6 +32,7 @@ test_setuid if {
 	}} with input as _input
 		with conforma.oci.image_tree as _tree_with_su
 		with ec.oci.image_files as {}
+		with data.rule_data as {}
 }
 
 test_an_allowed_setuid_file if {

@@ -53,7 +53,7 @@ def test_the_unit_tests_of_the_policies_pass() -> None:
 @pytest.mark.slow
 def test_every_rule_says_what_it_wants_and_what_to_do() -> None:
     found = rules()
-    assert len(found) == 15
+    assert len(found) == 16
     for rule in found:
         custom = rule["custom"]
         assert rule["title"] and rule["description"], rule["code"]
