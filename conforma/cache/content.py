@@ -25,11 +25,10 @@ _NOTES: Final = 16 << 20
 class StoredContent:
     """Implements :class:`conforma.oci.options.ContentStore`. Thread safe."""
 
-    def __init__(self, store: LayerStore, index: Index, space: Space, *, durable: bool) -> None:
+    def __init__(self, store: LayerStore, index: Index, space: Space) -> None:
         self._store = store
         self._index = index
         self._space = space
-        self._durable = durable
         self._lock = threading.Lock()
         self._database: Any = None
 
@@ -60,7 +59,9 @@ class StoredContent:
             partial = self._store.begin(key)
             try:
                 partial.write(data)
-                partial.publish(key, durable=self._durable)
+                # Whoever reads it hashes it, so a power failure can cost a request
+                # and nothing else; two syncs for each of many small files cost more.
+                partial.publish(key, durable=False)
             finally:
                 partial.discard()
             self._index.used(key)

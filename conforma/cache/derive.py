@@ -23,6 +23,7 @@ from conforma.oci.digest import DiffID, Digest, Hasher
 from conforma.oci.inflate import PIECE_IN, inflated
 
 _LONGEST_LINK: Final = 1024
+_MOST_LINKS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,13 @@ class Derivation:
         self._counters = counters
         self._space = space
         self._boot = current_boot()
+        self._links: dict[Digest, Link] = {}
 
     def link(self, digest: Digest) -> Link | None:
         """What ``digest`` is known to inflate to."""
+        known = self._links.get(digest)
+        if known is not None:
+            return known
         key = Key.of("links", digest)
         handle = self._store.open(key, None)
         if handle is None:
@@ -70,7 +75,15 @@ class Derivation:
         link = Link.parse(handle.read_at(0, _LONGEST_LINK))
         if link is None:
             self._store.quarantine(key, handle)
+        else:
+            self._remember(digest, link)
         return link
+
+    def _remember(self, digest: Digest, link: Link) -> None:
+        # What a digest inflates to stays true, whatever becomes of the file.
+        if len(self._links) >= _MOST_LINKS:
+            self._links.clear()
+        self._links[digest] = link
 
     def find(self, digest: Digest, claimed: DiffID | None) -> Found | None:
         """The plain tar of ``digest`` if it is here. Raises ``DigestMismatch``."""
@@ -88,7 +101,9 @@ class Derivation:
     def settle(self, digest: Digest, found: Found) -> None:
         """Record that content from an earlier run of the system was checked, and sync it."""
         if self._store.sync(found.key):
-            self._publish_link(Key.of("links", digest), replace(found.link, boot=""))
+            settled = replace(found.link, boot="")
+            self._remember(digest, settled)
+            self._publish_link(Key.of("links", digest), settled)
 
     def make(
         self,

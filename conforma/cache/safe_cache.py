@@ -59,7 +59,7 @@ class SafeCache:
         self._cancellation = cancellation
         self._index = Index(store.root / "index", writable=store.writable)
         self._space = Space(store, self._index, counters, options.max_bytes, options.grace)
-        self._content = StoredContent(store, self._index, self._space, durable=options.durable)
+        self._content = StoredContent(store, self._index, self._space)
         self._integrity = Integrity(store, options.verify)
         turns = Turns(store, counters, options.patience)
         transfer = Transfer(store, options, counters, self._space)
