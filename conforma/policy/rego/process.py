@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import queue
+import select
 import signal
 import subprocess
 import threading
@@ -24,7 +25,9 @@ from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
 
 PROTOCOL = 1
 _EXIT_OUT_OF_MEMORY = 86
-_STDERR_LINES = 20
+_STDERR_BYTES = 1 << 16
+_PATIENCE = 5.0
+"""Seconds that a child which said its last word has for ending."""
 _NO_MEMORY = ("memory", "cannot allocate")
 
 
@@ -111,7 +114,9 @@ class EngineProcess:
         self._greeted = threading.Event()
         self._wrong: str | None = None
         self._dead = False
-        self._complaints: list[str] = []  # the first ones: the reason comes before its traces
+        self._complaints = b""  # the first ones: the reason comes before its traces
+        self._fault = ""
+        self._ended, self._tell_ended = os.pipe()
         self._listener = threading.Thread(
             target=self._listen, name="conforma-engine-complaints", daemon=True
         )
@@ -182,7 +187,7 @@ class EngineProcess:
 
     def obituary(self) -> EngineError:
         """Say why the child has ended, once it has."""
-        self._reader.join(timeout=5)
+        self._reader.join(timeout=2 * _PATIENCE)
         status = self._child.poll()
         if status == _EXIT_OUT_OF_MEMORY:
             return EngineError(
@@ -196,8 +201,8 @@ class EngineProcess:
             how = f"was ended by {_signal_name(-status)}"
         elif status is not None:
             how = f"ended with status {status}"
-        self._listener.join(timeout=1)
-        said = next((line for line in self._complaints if line.strip()), "")
+        lines = [self._fault, *self._complaints.decode(errors="replace").splitlines()]
+        said = next((line.rstrip() for line in lines if line.strip()), "")
         hint = "run the command again; if it was killed for its memory, validate with fewer workers"
         if not self.opa_version and any(word in said for word in _NO_MEMORY):
             hint = "the engine got no memory; raise the limit (ulimit -v)"
@@ -213,10 +218,14 @@ class EngineProcess:
             while (frame := read_frame(self._child.stdout)) is not None:  # type: ignore[arg-type]
                 self._dispatch(frame)
         except (OSError, ValueError) as error:
-            self._complaints.append(str(error))
+            self._fault = str(error)
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(timeout=2)
+                self._child.wait(timeout=_PATIENCE)
+            os.write(self._tell_ended, b"\0")
+            self._listener.join()
+            os.close(self._tell_ended)
+            os.close(self._ended)
             with self._lock:
                 self._dead = True
                 waiting = list(self._conversations.values())
@@ -241,10 +250,28 @@ class EngineProcess:
             talk.put(frame)
 
     def _listen(self) -> None:
+        """Collect what the child complains of, until it has ended and all of it is read.
+
+        Others may hold the pipe open, so its end is not what to wait for.
+        """
         assert self._child.stderr is not None
-        for line in self._child.stderr:
-            if len(self._complaints) < _STDERR_LINES:
-                self._complaints.append(line.decode(errors="replace").rstrip())
+        pipe = self._child.stderr.fileno()
+        os.set_blocking(pipe, False)
+        waiting = select.poll()
+        waiting.register(pipe, select.POLLIN)
+        waiting.register(self._ended, select.POLLIN)
+        ended = False
+        while True:
+            ended = ended or any(which == self._ended for which, _ in waiting.poll())
+            try:
+                piece = os.read(pipe, _STDERR_BYTES)
+            except BlockingIOError:
+                if ended:
+                    break
+                continue
+            if not piece:
+                break
+            self._complaints += piece[: _STDERR_BYTES - len(self._complaints)]
 
 
 def _mebibytes(size: int) -> int:

@@ -181,6 +181,47 @@ def test_an_engine_that_does_not_work_is_named(
     assert caught.value.hint
 
 
+def test_what_an_engine_complained_of_is_told_however_busy_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A reader that took it byte by byte would need the interpreter once for each.
+    complaint = f"broken {'x' * 4000}"
+    broken = program(tmp_path / "engine", f"#!/bin/sh\necho {complaint} >&2\nexit 3\n")
+    monkeypatch.setenv("CONFORMA_ENGINE", str(broken))
+    done = threading.Event()
+
+    def keep_busy() -> None:
+        while not done.is_set():
+            sum(range(1000))
+
+    busy = [threading.Thread(target=keep_busy) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    try:
+        with pytest.raises(EngineError) as caught:
+            assert Engine.start().opa_version
+    finally:
+        done.set()
+        for thread in busy:
+            thread.join()
+    assert caught.value.message.endswith(f"ended with status 3: {complaint}")
+
+
+def test_who_inherits_the_complaints_of_a_dead_engine_does_not_delay_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    heir = f"(read -r _ < {gate}) >/dev/null &"
+    broken = program(tmp_path / "engine", f"#!/bin/sh\n{heir}\necho broken >&2\nexit 3\n")
+    monkeypatch.setenv("CONFORMA_ENGINE", str(broken))
+    try:
+        with pytest.raises(EngineError, match="status 3: broken"):
+            assert Engine.start().opa_version
+    finally:
+        gate.write_text("go\n")
+
+
 def test_an_engine_of_another_protocol_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
