@@ -89,14 +89,7 @@ def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: G
     from conforma.validate.expansion import expand
     from conforma.validate.explain import explain
 
-    trace = logs.trace_categories(settings.trace)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=trace,
-        logfile=settings.logfile,
-    )
+    trace = logs.start_as(settings)
     cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:
         stack.callback(cancellation.close)

@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from conforma.gotext import quoted
 from conforma.report.wrapping import harmless
+
+if TYPE_CHECKING:
+    from conforma.cli.options import Globals
 
 TRACE: Final = 5
 _CATEGORIES: Final = frozenset(("none", "all", "perf", "cpu", "mem", "opa", "log"))
@@ -45,6 +48,19 @@ def trace_categories(values: Iterable[str]) -> frozenset[str]:
         elif word in _CATEGORIES:
             found.add(word)
     return frozenset(found)
+
+
+def start_as(settings: Globals) -> frozenset[str]:
+    """Log as the global flags ask from now on; returns the categories of ``--trace``."""
+    trace = trace_categories(settings.trace)
+    start(
+        quiet=settings.quiet,
+        verbose=settings.verbose,
+        debug=settings.debug,
+        trace=trace,
+        logfile=settings.logfile,
+    )
+    return trace
 
 
 def start(*, quiet: bool, verbose: bool, debug: bool, trace: frozenset[str], logfile: str) -> None:

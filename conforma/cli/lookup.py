@@ -87,13 +87,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     from conforma.cli.wiring import open_layers, open_registry
 
     settings = Globals(**ctx.obj)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=logs.trace_categories(settings.trace),
-        logfile=settings.logfile,
-    )
+    logs.start_as(settings)
     if flags["output"] not in _FORMATS:
         raise InputError(f"invalid --output: {flags['output']} (valid: {', '.join(_FORMATS)})")
     texts = _references(ctx.args, flags["file"])

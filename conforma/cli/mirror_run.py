@@ -68,13 +68,7 @@ def run(options: MirrorOptions, settings: Globals, *, limited: bool) -> int:
 
     Raises one error for everything that is not where it should be.
     """
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=logs.trace_categories(settings.trace),
-        logfile=settings.logfile,
-    )
+    logs.start_as(settings)
     _check(options)
     limit = float(settings.timeout) if limited else None
     cancellation = Cancellation(limit, label=str(settings.timeout))

@@ -33,13 +33,7 @@ def command(ctx: click.Context, args: tuple[str, ...]) -> None:
     from conforma.policy.rego.command import run_opa
 
     settings = _settings(ctx)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=logs.trace_categories(settings.trace),
-        logfile=settings.logfile,
-    )
+    logs.start_as(settings)
     # Without a deadline: `opa run` is a server.
     cancellation = Cancellation()
     with ExitStack() as stack:

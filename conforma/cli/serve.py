@@ -87,13 +87,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     from conforma.cli import logs
 
     settings = Globals(**ctx.obj)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=logs.trace_categories(settings.trace),
-        logfile=settings.logfile,
-    )
+    logs.start_as(settings)
     cache = cache_choice(
         no_cache=flags.pop("no_cache"),
         cache_dir=flags.pop("cache_dir"),

@@ -54,13 +54,7 @@ def initialize(
     from conforma.trust.tuf_client import read_root
 
     settings = Globals(**ctx.obj)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=logs.trace_categories(settings.trace),
-        logfile=settings.logfile,
-    )
+    logs.start_as(settings)
     refuse_words(ctx)
     if staging:
         log.warning("--staging has no effect; name a repository with --mirror")

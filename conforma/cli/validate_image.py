@@ -46,14 +46,7 @@ def run(options: ImageOptions, settings: Globals) -> int:
     Raises an explainable error, whose exit status says what kind, if the
     components did not pass, could not be decided, or were not looked at.
     """
-    trace = logs.trace_categories(settings.trace)
-    logs.start(
-        quiet=settings.quiet,
-        verbose=settings.verbose,
-        debug=settings.debug,
-        trace=trace,
-        logfile=settings.logfile,
-    )
+    trace = logs.start_as(settings)
     outputs = _targets(options)
     cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:

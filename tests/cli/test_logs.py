@@ -6,11 +6,13 @@ import logging
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from conforma.cli import logs
+from conforma.cli.options import Globals
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +141,11 @@ def test_what_cannot_be_traced_is_said(capsys: pytest.CaptureFixture[str]) -> No
     assert lines(capsys.readouterr().err) == [
         'level=warning msg="--trace=cpu,mem: profiles are not available"'
     ]
+
+
+def test_the_global_flags_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    flags: dict[str, object] = dict.fromkeys((field.name for field in fields(Globals)), "")
+    settings = Globals(**(flags | {"debug": True, "trace": ("opa", "log")}))  # type: ignore[arg-type]
+    assert logs.start_as(settings) == {"opa", "log"}
+    logging.getLogger("conforma.x").log(logs.TRACE, "seen")
+    assert "msg=seen func=" in capsys.readouterr().err
