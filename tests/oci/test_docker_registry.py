@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import socket
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from tests.oci.scenery import ClientFactory
 
 pytestmark = pytest.mark.slow
 
+_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 PROGRAM = shutil.which("docker-registry")
 SKOPEO = shutil.which("skopeo")
 
@@ -36,7 +37,6 @@ SKOPEO = shutil.which("skopeo")
 @dataclass
 class Upstream:
     host: str
-    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     if PROGRAM is None:
         pytest.skip("docker-registry is not installed (Debian: apt-get install docker-registry)")
     place = tmp_path_factory.mktemp("docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     config = {
         "version": 0.1,
         "log": {"level": "info", "accesslog": {"disabled": False}},
@@ -53,28 +51,33 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
             "filesystem": {"rootdirectory": str(place / "data")},
             "delete": {"enabled": True},
         },
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": "127.0.0.1:0"},
     }
     (place / "config.yml").write_text(json.dumps(config))
-    log = place / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [PROGRAM, "serve", str(place / "config.yml")], stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+    process = subprocess.Popen(
+        [PROGRAM, "serve", str(place / "config.yml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        said = []
+        for line in lines:
+            said.append(line)
+            if listening := _LISTENING.search(line):
                 break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-        yield Upstream(f"127.0.0.1:{port}", log)
-    finally:
-        process.terminate()
-        process.wait(10)
+        else:
+            raise AssertionError("".join(said))
+        # It would stop if nobody read what it says.
+        reader = threading.Thread(target=lines.read)
+        reader.start()
+        try:
+            yield Upstream(listening[1])
+        finally:
+            process.terminate()
+            process.wait(10)
+            reader.join(10)
 
 
 @pytest.fixture
