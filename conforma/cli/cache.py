@@ -174,8 +174,7 @@ def _opened(ctx: click.Context, flags: dict[str, Any]) -> Iterator[tuple[SafeCac
 
     from conforma.cache.options import CacheOptions, default_directory
     from conforma.cache.safe_cache import SafeCache
-    from conforma.cancellation import Cancellation
-    from conforma.cli.signals import stopping_on_signals
+    from conforma.cli.signals import run_until_told
 
     refuse_words(ctx)
     settings = Globals(**ctx.obj)
@@ -186,10 +185,8 @@ def _opened(ctx: click.Context, flags: dict[str, Any]) -> Iterator[tuple[SafeCac
     options = CacheOptions(directory=directory)
     if choice.max_bytes is not None:
         options = replace(options, max_bytes=choice.max_bytes)
-    cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:
-        stack.callback(cancellation.close)
-        stack.enter_context(stopping_on_signals(cancellation))
+        cancellation = stack.enter_context(run_until_told(settings.timeout))
         yield stack.enter_context(SafeCache.open(options, cancellation)), cancellation
 
 

@@ -81,19 +81,16 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 
 
 def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: Globals) -> None:
-    from conforma.cancellation import Cancellation
     from conforma.cli import logs
     from conforma.cli.preparation import prepare
-    from conforma.cli.signals import stopping_on_signals
+    from conforma.cli.signals import run_until_told
     from conforma.report import explanation
     from conforma.validate.expansion import expand
     from conforma.validate.explain import explain
 
     trace = logs.start_as(settings)
-    cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:
-        stack.callback(cancellation.close)
-        stack.enter_context(stopping_on_signals(cancellation))
+        cancellation = stack.enter_context(run_until_told(settings.timeout))
         prepared = prepare(
             stack,
             options,

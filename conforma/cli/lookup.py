@@ -80,10 +80,9 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     """Look up, print, and return the exit status."""
     from contextlib import ExitStack
 
-    from conforma.cancellation import Cancellation
     from conforma.cli import logs
     from conforma.cli.network import tell_totals
-    from conforma.cli.signals import stopping_on_signals
+    from conforma.cli.signals import run_until_told
     from conforma.cli.wiring import open_layers, open_registry
 
     settings = Globals(**ctx.obj)
@@ -93,10 +92,8 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     texts = _references(ctx.args, flags["file"])
     workers = _MOST_WORKERS if flags["parallel"] else flags["workers"]
     cache = cache_choice(no_cache=flags["no_cache"], cache_dir=flags["cache_dir"], cache_size="")
-    cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:
-        stack.callback(cancellation.close)
-        stack.enter_context(stopping_on_signals(cancellation))
+        cancellation = stack.enter_context(run_until_told(settings.timeout))
 
         def content() -> Any:
             layers = open_layers(cache, cancellation)

@@ -11,9 +11,21 @@ from types import FrameType
 from typing import Final
 
 from conforma.cancellation import Cancellation
+from conforma.cli.gotypes import Duration
 from conforma.errors import Interrupted
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def run_until_told(timeout: Duration) -> Iterator[Cancellation]:
+    """The cancellation of a run, which signals raise and ``--timeout`` limits."""
+    cancellation = Cancellation(float(timeout), label=str(timeout))
+    try:
+        with stopping_on_signals(cancellation):
+            yield cancellation
+    finally:
+        cancellation.close()
 
 
 @contextmanager

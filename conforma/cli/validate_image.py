@@ -18,7 +18,7 @@ from conforma.cli.color import color_wanted
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected, is_worth_writing, raise_unless_passed
 from conforma.cli.preparation import Preparation, prepare
-from conforma.cli.signals import stopping_on_signals
+from conforma.cli.signals import run_until_told
 from conforma.cli.version import version
 from conforma.errors import InputError
 from conforma.gotext import quoted
@@ -48,10 +48,8 @@ def run(options: ImageOptions, settings: Globals) -> int:
     """
     trace = logs.start_as(settings)
     outputs = _targets(options)
-    cancellation = Cancellation(float(settings.timeout), label=str(settings.timeout))
     with ExitStack() as stack:
-        stack.callback(cancellation.close)
-        stack.enter_context(stopping_on_signals(cancellation))
+        cancellation = stack.enter_context(run_until_told(settings.timeout))
         prepared = prepare(
             stack,
             options,
