@@ -181,11 +181,14 @@ def test_an_engine_that_does_not_work_is_named(
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_what_an_engine_complained_of_is_told_however_busy_we_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A reader that took it byte by byte would need the interpreter once for each.
-    complaint = f"broken {'x' * 4000}"
+    # Each of our threads gets its turn late.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.2)
+    complaint = f"broken {'x' * 60_000}"
     broken = program(tmp_path / "engine", f"#!/bin/sh\necho {complaint} >&2\nexit 3\n")
     monkeypatch.setenv("CONFORMA_ENGINE", str(broken))
     done = threading.Event()
@@ -194,13 +197,14 @@ def test_what_an_engine_complained_of_is_told_however_busy_we_are(
         while not done.is_set():
             sum(range(1000))
 
-    busy = [threading.Thread(target=keep_busy) for _ in range(2)]
+    busy = [threading.Thread(target=keep_busy) for _ in range(3)]
     for thread in busy:
         thread.start()
     try:
         with pytest.raises(EngineError) as caught:
             assert Engine.start().opa_version
     finally:
+        sys.setswitchinterval(interval)
         done.set()
         for thread in busy:
             thread.join()
