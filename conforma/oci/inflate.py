@@ -15,9 +15,11 @@ from conforma.errors import BadArchive, InputError, TooLarge
 
 Bytes = bytes | memoryview
 
-# Measured best for isal: 64 KiB in (performance.md, 5); limiting the output
-# of one call to 1 MiB costs nothing and bounds memory against bombs.
-PIECE_IN: Final = 64 * 1024
+# For one thread alone 64 KiB in is best for isal (performance.md, 5); with a
+# thread for each of several layers fewer, larger pieces win, see oci/wire.py.
+# Limiting the output of one call to 1 MiB costs nothing and bounds memory
+# against bombs.
+PIECE_IN: Final = 256 * 1024
 PIECE_OUT: Final = 1024 * 1024
 
 _GZIP: Final = b"\x1f\x8b"
@@ -92,7 +94,7 @@ def _chain(head: bytes, rest: Iterable[Bytes]) -> Iterator[Bytes]:
     if head:
         yield head
     for chunk in rest:
-        # Larger inputs make the decoders slower, not faster (performance.md, 5).
+        # Much larger inputs make the decoders slower, not faster (performance.md, 5).
         if len(chunk) <= 2 * PIECE_IN:
             yield chunk
         else:

@@ -183,9 +183,7 @@ def test_https_urls_that_end_in_the_name_of_a_configuration(
 
 
 def test_plain_http_is_refused(sources: Sources) -> None:
-    with pytest.raises(
-        PolicyError, match="attempting to download from insecure source: http://h/"
-    ):
+    with pytest.raises(PolicyError, match="attempting to download from insecure source: http://h/"):
         read_content("http://h/policy.yaml", sources)
 
 
