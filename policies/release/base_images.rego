@@ -55,7 +55,7 @@ deny contains found if {
 	some retired in settings.value("retired_base_images")
 	_in_any(_name, [retired.repository])
 	about := result.about(rego.metadata.chain(), _repository, [_name, retired.successor])
-	found := object.union(about, {"effective_on": retired.on})
+	found := object.union(about, {"effective_on": retired.date})
 }
 
 _name := name if {

@@ -41,7 +41,7 @@ test_not_named if {
 test_retired_from_a_date_on if {
 	retired := {
 		"allowed_base_images": ["good.io"],
-		"retired_base_images": [{"repository": "good.io/old", "on": "2030-01-01T00:00:00Z", "successor": "good.io/new"}],
+		"retired_base_images": [{"repository": "good.io/old", "date": "2030-01-01T00:00:00Z", "successor": "good.io/new"}],
 	}
 	base_images.deny == {{
 		"code": "base_images.not_retired",

@@ -57,15 +57,15 @@ _problems.deprecated_labels contains "is not a map of labels to their successors
 _problems.retired_base_images contains sprintf("has an entry without %s as text: %v", [key, entry]) if {
 	is_array(given.value("retired_base_images"))
 	some entry in given.value("retired_base_images")
-	some key in ["repository", "on", "successor"]
+	some key in ["repository", "date", "successor"]
 	not _has_text(entry, key)
 }
 
-_problems.retired_base_images contains sprintf("has a date that is not like 2030-01-31T00:00:00Z: %q", [entry.on]) if {
+_problems.retired_base_images contains sprintf("has a date that is not like 2030-01-31T00:00:00Z: %q", [entry.date]) if {
 	is_array(given.value("retired_base_images"))
 	some entry in given.value("retired_base_images")
-	is_string(entry.on)
-	not _is_date(entry.on)
+	is_string(entry.date)
+	not _is_date(entry.date)
 }
 
 _problems.disallowed_packages contains sprintf("has an entry that is not a package URL: %q", [entry]) if {

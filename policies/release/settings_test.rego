@@ -49,14 +49,14 @@ test_deprecated_labels_are_a_map if {
 }
 
 test_retired_base_images_are_complete if {
-	entry := {"repository": "good.io/old", "on": "2030-01-01T00:00:00Z", "successor": "good.io/new"}
+	entry := {"repository": "good.io/old", "date": "2030-01-01T00:00:00Z", "successor": "good.io/new"}
 	_found({"retired_base_images": [entry]}) == set()
-	every key in ["repository", "on", "successor"] {
+	every key in ["repository", "date", "successor"] {
 		incomplete := object.remove(entry, [key])
 		_found({"retired_base_images": [incomplete]}) == {sprintf("The setting retired_base_images has an entry without %s as text: %v", [key, incomplete])}
 	}
 	every date in ["soon", "2030-01-01", "2030-01-01T00:00:00+01:00"] {
-		wrong := object.union(entry, {"on": date})
+		wrong := object.union(entry, {"date": date})
 		_found({"retired_base_images": [wrong]}) == {sprintf("The setting retired_base_images has a date that is not like 2030-01-31T00:00:00Z: %q", [date])}
 	}
 }
