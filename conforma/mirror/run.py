@@ -51,7 +51,14 @@ class Run:
         self._fail_fast = fail_fast
         self._slots = threading.Semaphore(destination.at_once)
         self._staged = destination.at_once < at_once
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        # An item that becomes ready wakes one thread of its lane, not everybody:
+        # with 200,000 items the others would do nothing but wake up.
+        self._ready: dict[_Lane, threading.Condition] = {
+            "blobs": threading.Condition(self._lock),
+            "small": threading.Condition(self._lock),
+        }
+        self._over = threading.Condition(self._lock)
         self._queues: dict[_Lane, list[tuple[int, int, int, Item]]] = {"blobs": [], "small": []}
         self._left = 0
         self._stopped = False
@@ -84,8 +91,8 @@ class Run:
                 name = f"{lane}-{number}"
                 threading.Thread(target=self._take, args=(lane,), name=name, daemon=True).start()
         with self._lock:
-            self._lock.wait_for(lambda: self._left == 0 or self._stopped)
-            self._lock.wait_for(lambda: self._running == 0, _GRACE)
+            self._over.wait_for(lambda: self._left == 0 or self._stopped)
+            self._over.wait_for(lambda: self._running == 0, _GRACE)
 
     def _take(self, lane: _Lane) -> None:
         try:
@@ -95,12 +102,12 @@ class Run:
         finally:
             with self._lock:
                 self._running -= 1
-                self._lock.notify_all()
+                self._over.notify_all()
 
     def _next(self, lane: _Lane) -> Item | None:
         with self._lock:
             queue = self._queues[lane]
-            self._lock.wait_for(lambda: queue or self._left == 0 or self._stopped)
+            self._ready[lane].wait_for(lambda: queue or self._left == 0 or self._stopped)
             if self._stopped or not queue:
                 return None
             item = heapq.heappop(queue)[-1]
@@ -113,7 +120,7 @@ class Run:
         # no big one is left for the end, when there is nothing beside it to do.
         order = (-len(item.images), -item.size, id(item))
         heapq.heappush(self._queues[lane], (*order, item))
-        self._lock.notify_all()
+        self._ready[lane].notify()
 
     def _outcome(self, item: Item) -> tuple[State, str]:
         try:
@@ -194,7 +201,7 @@ class Run:
                     fed.needs -= 1
                     if fed.needs == 0 and fed.state == "planned":
                         self._enqueue(fed)
-            self._lock.notify_all()
+            self._wake_if_over()
         self._tally.finished(item, was_active=True)
         if state == "failed":
             self._give_up_on(item)
@@ -214,14 +221,19 @@ class Run:
                     self._left -= 1
                     lost.append(item)
                     hopeless.extend(item.feeds)
-            self._lock.notify_all()
+            self._wake_if_over()
         for item in lost:
             self._tally.finished(item, was_active=False)
 
     def _stop(self) -> None:
         with self._lock:
             self._stopped = True
-            self._lock.notify_all()
+            self._wake_if_over()
+
+    def _wake_if_over(self) -> None:
+        if self._left == 0 or self._stopped:
+            for condition in (*self._ready.values(), self._over):
+                condition.notify_all()
 
     def _cancel_the_rest(self) -> None:
         rest: list[tuple[Item, bool]] = []
@@ -232,6 +244,6 @@ class Run:
                     rest.append((item, item.state == "active"))
                     item.state = "cancelled"
                     self._left -= 1
-            self._lock.notify_all()
+            self._wake_if_over()
         for item, was_active in rest:
             self._tally.finished(item, was_active=was_active)
