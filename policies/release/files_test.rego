@@ -6,7 +6,7 @@ _input := {"image": {"ref": "registry.example.com/app@sha256:01"}}
 
 _su := {"path": "usr/bin/su", "kind": "file", "mode": 2541, "uid": 0, "gid": 0, "size": 1, "link_target": "", "layer": "sha256:02"}
 
-_key := {"path": "root/.ssh/id_rsa", "kind": "file", "mode": 384, "uid": 0, "gid": 0, "size": 1, "link_target": "", "layer": "sha256:02"}
+_key := {"path": "srv/app/.ssh/id_rsa", "kind": "file", "mode": 384, "uid": 0, "gid": 0, "size": 1, "link_target": "", "layer": "sha256:02"}
 
 _tree_with_su(_, filter) := [_su] if filter.mode == "6000"
 
@@ -45,8 +45,8 @@ test_an_allowed_setuid_file if {
 test_private_key if {
 	files.deny == {{
 		"code": "files.no_private_keys",
-		"msg": "The file /root/.ssh/id_rsa looks like a private key",
-		"term": "root/.ssh/id_rsa",
+		"msg": "The file /srv/app/.ssh/id_rsa looks like a private key",
+		"term": "srv/app/.ssh/id_rsa",
 	}} with input as _input
 		with conforma.oci.image_tree as _tree_with_key
 		with ec.oci.image_files as {}
@@ -56,7 +56,7 @@ test_an_allowed_private_key if {
 	count(files.deny) == 0 with input as _input
 		with conforma.oci.image_tree as _tree_with_key
 		with ec.oci.image_files as {}
-		with data.rule_data as {"allowed_private_key_files": ["root/.ssh/id_rsa"]}
+		with data.rule_data as {"allowed_private_key_files": ["srv/app/.ssh/id_rsa"]}
 }
 
 test_without_names_no_file_is_a_key if {
