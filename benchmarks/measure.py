@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -71,3 +72,36 @@ def table(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
 def mib(count: int) -> str:
     """A byte count for people."""
     return f"{count / 2**20:.1f} MiB"
+
+
+class Served:
+    """A server in a process of its own, so that its memory and lock are not ours.
+
+    ``program`` is Python that prints where it listens, then answers each line
+    it reads with one line of JSON, and ends when there are no more.
+    """
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [*python(program), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.host = self._process.stdout.readline().strip()
+
+    def asked(self) -> dict[str, object]:
+        """What the program says it was asked; since when is the program's affair."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, object] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)

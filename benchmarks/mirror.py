@@ -13,8 +13,6 @@ import contextlib
 import io
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.measure import table
+from benchmarks.measure import Served, table
 from conforma.serve.images import image_of, layer_of, random_member
 from conforma.serve.store import Store
 
@@ -79,35 +77,6 @@ class Seen:
     written: int
     conflicts: int
     bytes: int
-
-
-class Served:
-    """A registry process over a directory."""
-
-    def __init__(self, directory: Path, latency: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(directory), str(latency / 1000)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.host = self._process.stdout.readline().strip()
-
-    def seen(self) -> dict[str, object]:
-        """What it was asked so far."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer: dict[str, object] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
 
 
 def make(directory: Path, options: Options) -> tuple[list[str], int, int]:
@@ -191,13 +160,13 @@ def measured(
     def measure(copy: Callable[[str, str, list[str]], None], names: list[str]) -> Seen:
         nonlocal number
         number += 1
-        source = Served(directory / "source", options.latency)
-        target = Served(directory / f"target-{number}", options.latency)
+        source = Served(SERVER, str(directory / "source"), str(options.latency / 1000))
+        target = Served(SERVER, str(directory / f"target-{number}"), str(options.latency / 1000))
         try:
             started = time.perf_counter()
             copy(source.host, target.host, names)
             seconds = time.perf_counter() - started
-            read, written = source.seen(), target.seen()
+            read, written = source.asked(), target.asked()
         finally:
             source.close()
             target.close()

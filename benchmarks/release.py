@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Run, child, mib, table
+from benchmarks.measure import Run, Served, child, mib, table
 from conforma.serve.images import Layer, Member, image_of, layer_of
 from conforma.serve.registry import RegistryServer
 from conforma.serve.signing import Signer
@@ -116,35 +115,6 @@ class Release:
         ]  # fmt: skip
 
 
-class Served:
-    """The registry process and its log."""
-
-    def __init__(self, release: Release) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(release.directory / "store"), str(release.port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.host = self._process.stdout.readline().strip()
-
-    def asked(self) -> dict[str, object]:
-        """Everything since the last call."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer: dict[str, object] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-
 def make_layer(number: int, size: int) -> Layer:
     """About ``size`` MiB packed: half of it programs (incompressible), half of it texts."""
     source = random.Random(number)
@@ -234,7 +204,7 @@ def prepared(options: Options) -> Iterator[tuple[Release, Served]]:
     """A release and the registry that serves it, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="conforma-benchmark-") as name:
         release = make_release(Path(name), options)
-        served = Served(release)
+        served = Served(SERVER, str(release.directory / "store"), str(release.port))
         try:
             yield release, served
         finally:
