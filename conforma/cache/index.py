@@ -1,8 +1,8 @@
 """When each entry was last used, and what it was called: facts, kept in diskcache.
 
-Losing them costs recency and nothing else. All access goes through one thread,
-so no reader of a layer ever waits for the database, and an entry in constant
-use costs one write a minute.
+Losing them costs recency, and the totals of earlier runs, and nothing else. All
+access goes through one thread, so no reader of a layer ever waits for the
+database; an entry in constant use costs one write a minute, a run one more.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from conforma.cache.disk import Key
+from conforma.cache.totals import Totals
 
 INTERVAL: Final = 60.0
 """Seconds between two writes about the same entry."""
 _PATIENCE: Final = 5.0
+_TOTALS: Final = "totals"
+"""No key of an entry: those have an area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,28 @@ class Index:
             return answer.get(timeout=_PATIENCE)
         except queue.Empty:
             return None
+
+    def add(self, totals: Totals) -> None:
+        """Add what a run has counted to what all runs have. Returns at once."""
+
+        def note(database: Any) -> None:
+            # Waits for whoever else is writing: a count that is dropped is wrong for good.
+            with database.transact(retry=True):
+                database[_TOTALS] = Totals.parse(database.get(_TOTALS)).plus(totals).as_text()
+
+        if self._writable:
+            self._ask(note)
+
+    def totals(self) -> Totals:
+        """What all runs that have ended have counted."""
+        answer: queue.SimpleQueue[Totals] = queue.SimpleQueue()
+        if not self._writable:
+            return Totals()
+        self._ask(lambda database: answer.put(Totals.parse(database.get(_TOTALS))))
+        try:
+            return answer.get(timeout=_PATIENCE)
+        except queue.Empty:
+            return Totals()
 
     def close(self) -> None:
         """Write what is waiting to be written."""

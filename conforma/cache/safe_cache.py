@@ -6,6 +6,7 @@ Every promise made here is a numbered test; ``DESIGN.md`` has the table.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
@@ -30,6 +31,7 @@ from conforma.cache.space import Space, Usage
 from conforma.cache.stats import CacheStats, Counters, Outcome
 from conforma.cache.tables import Tables, table_of
 from conforma.cache.toc import Toc
+from conforma.cache.totals import Totals
 from conforma.cache.transfer import Transfer
 from conforma.cache.turns import Produced, Turns
 from conforma.cache.upkeep import Upkeep
@@ -70,6 +72,8 @@ class SafeCache:
             store, self._index, self._integrity, turns, self._blobs, self._derivation
         )
         self._scans: SingleFlight[Toc] = SingleFlight()
+        self._told = CacheStats()
+        """The counts that have been added to the directory's totals."""
 
     @classmethod
     def open(
@@ -107,6 +111,9 @@ class SafeCache:
         hurry = self._cancellation is not None and self._cancellation.cancelled
         self._blobs.close(hurry=hurry)
         self._content.close()
+        counted, self._told = self._told, self.stats
+        if self._told.requests > counted.requests:
+            self._index.add(Totals.of(counted, self._told, time.time()))
         self._index.close()
 
     @property
@@ -117,6 +124,10 @@ class SafeCache:
     def content(self) -> StoredContent:
         """What a registry client keeps here besides layers; ends with this cache."""
         return self._content
+
+    def totals(self) -> Totals:
+        """What all runs on this directory that have ended have counted."""
+        return self._index.totals()
 
     def usage(self) -> Usage:
         """What the directory holds now, by looking."""

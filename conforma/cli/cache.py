@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,11 +17,14 @@ from conforma.errors import ConformaError, InputError
 
 if TYPE_CHECKING:
     from conforma.cache.safe_cache import SafeCache
+    from conforma.cache.totals import Totals
     from conforma.cancellation import Cancellation
 
 _DIRECTORY = Flag(["--cache-dir"], default="", help="Directory of the cache (EC_CACHE_DIR).")
 _SIZE = Flag(["--cache-size"], default="", help="Limit of the cache, as 20GiB (EC_CACHE_SIZE).")
 _JSON = Flag(["--json", "-j", "as_json"], type=GoBool(), help="One line of JSON.")
+_AREAS: Final = {"blobs": "Blobs", "layers": "Unpacked", "tocs": "Listings", "links": "Proofs"}
+"""What people call the areas of a cache."""
 
 command = LazyGroup(
     name="cache",
@@ -40,12 +43,17 @@ def _command(name: str, text: str, *flags: Flag) -> Callable[[Callable[..., Any]
     return click.command(cls=GoCommand, name=name, help=text, params=[*flags, _DIRECTORY, _SIZE])
 
 
-@_command("info", "Say what the cache holds, and how long ago it was used.", _JSON)
+@_command(
+    "info",
+    "Say what the cache holds, when it was used, and what it has saved in all runs so far.",
+    _JSON,
+)
 @click.pass_context
 def info(ctx: click.Context, /, **flags: Any) -> None:
-    """Print the inventory."""
+    """Print the inventory and the totals."""
     with _opened(ctx, flags) as (cache, _):
         found = cache.upkeep().inventory()
+        totals = cache.totals()
         document = {
             "directory": str(cache.options.directory),
             "mode": cache.stats.mode,
@@ -59,6 +67,16 @@ def info(ctx: click.Context, /, **flags: Any) -> None:
             "quarantined": found.quarantined,
             "firstUsed": _moment(found.first_used),
             "lastUsed": _moment(found.last_used),
+            "totals": {
+                "since": _moment(totals.since),
+                "runs": totals.runs,
+                "hits": totals.hits,
+                "misses": totals.misses,
+                "hitRate": totals.hit_rate,
+                "downloads": totals.transfers,
+                "downloadedBytes": totals.network_bytes,
+                "savedBytes": totals.saved_bytes,
+            },
         }
     if flags["as_json"]:
         from conforma import gojson
@@ -69,11 +87,12 @@ def info(ctx: click.Context, /, **flags: Any) -> None:
         ("Directory", f"{document['directory']} ({document['mode']})"),
         ("Size", f"{_size(found.total)} of {_size(cache.options.max_bytes)}"),
         *(
-            (area.capitalize(), f"{count} entries, {_size(found.bytes[area])}")
+            (_AREAS[area], f"{count} entries, {_size(found.bytes[area])}")
             for area, count in found.entries.items()
         ),
         ("Leftovers", f"{found.partials} unfinished, {found.quarantined} quarantined"),
         ("Used", f"{document['firstUsed'] or 'never'} to {document['lastUsed'] or 'never'}"),
+        *_worth(totals),
     ]
     for name, value in lines:
         click.echo(f"{name + ':':12}{value}")
@@ -188,6 +207,25 @@ def _opened(ctx: click.Context, flags: dict[str, Any]) -> Iterator[tuple[SafeCac
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
         yield stack.enter_context(SafeCache.open(options, cancellation)), cancellation
+
+
+def _worth(totals: Totals) -> list[tuple[str, str]]:
+    """What the runs so far have had from the cache."""
+    if totals.hit_rate is None:
+        return [("Hits", "no run has read a layer yet")]
+    demands = totals.hits + totals.misses
+    return [
+        (
+            "Hits",
+            f"{totals.hits} of {demands} reads ({totals.hit_rate:.0%}) "
+            f"in {totals.runs} runs since {_moment(totals.since)}",
+        ),
+        (
+            "Saved",
+            f"{_size(totals.saved_bytes)}; {_size(totals.network_bytes)} were downloaded "
+            f"in {totals.transfers} transfers",
+        ),
+    ]
 
 
 def _moment(seconds: float) -> str:

@@ -89,6 +89,25 @@ def test_gc_keeps_the_limit(filled: Shop) -> None:
     assert json.loads(cache(filled, "info", "--json").out)["bytes"] <= 1024
 
 
+def test_lc_39_info_says_what_all_runs_had_as_the_registry_saw_it(filled: Shop) -> None:
+    cache(filled, "prefetch", "--images", snapshot(filled, filled.reference("web")))
+    downloads = filled.server.log.settled().matching("GET", r"/blobs/")
+    totals = json.loads(cache(filled, "info", "--json").out)["totals"]
+    assert totals["runs"] == 2
+    assert totals["downloads"] == len(downloads) == totals["misses"]
+    assert totals["downloadedBytes"] == sum(request.bytes for request in downloads)
+    assert totals["savedBytes"] == totals["downloadedBytes"]  # the second run read the same
+    assert totals["hitRate"] == 0.5
+    text = cache(filled, "info").out
+    assert f"Hits:       {totals['hits']} of {2 * totals['hits']} reads (50%) in 2 runs" in text
+    assert f"were downloaded in {len(downloads)} transfers" in text
+
+
+def test_info_of_an_unused_cache_says_so(shop: Shop) -> None:
+    assert json.loads(cache(shop, "info", "--json").out)["totals"]["hitRate"] is None
+    assert "no run has read a layer yet" in cache(shop, "info").out
+
+
 def test_info_is_for_people_too(filled: Shop) -> None:
     text = cache(filled, "info").out
     assert f"Directory:  {filled.directory / 'cache'} (read-write)" in text
