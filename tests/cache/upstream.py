@@ -123,6 +123,7 @@ class Joined:
             except BaseException as error:
                 self.results[number] = error
 
+        self._count = count
         self._threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
         for thread in self._threads:
             thread.daemon = True
@@ -133,6 +134,11 @@ class Joined:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a caller hangs"
         return self
+
+    @property
+    def ended(self) -> int:
+        """How many have their result by now."""
+        return self._count - sum(thread.is_alive() for thread in self._threads)
 
     @property
     def errors(self) -> list[BaseException]:
