@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from conforma.gotext import quoted, single_quoted
+from conforma.schema_check import FORMATS, conforms, pattern
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -60,9 +60,6 @@ _ORDER: Final = {
         )
     )
 }
-_TIME: Final = re.compile(
-    r"([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?([zZ]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
-)
 
 
 def first_violation(schema: Mapping[str, Any], document: object) -> str | None:
@@ -71,6 +68,8 @@ def first_violation(schema: Mapping[str, Any], document: object) -> str | None:
     ``None`` if nothing does. ``schema`` names itself with ``$id``, which the
     text repeats. The formats ``uri`` and ``date-time`` are asserted.
     """
+    if conforms(schema, document):
+        return None
     checker = _validator_class()(schema, format_checker=_formats())
     error: ValidationError | None = next(checker.iter_errors(document), None)
     if error is None:
@@ -203,11 +202,8 @@ def _validator_class() -> Any:
             error.schema_path.appendleft("$ref")
             yield error
 
-    def pattern(_: Any, expression: str, instance: object, __: Any) -> Iterator[ValidationError]:
-        # In Python "$" also matches before a final line break; in the dialects
-        # of JSON Schema and Go it does not.
-        strict = re.sub(r"(?<!\\)\$\Z", r"\\Z", expression)
-        if isinstance(instance, str) and not re.search(strict, instance):
+    def matches(_: Any, expression: str, instance: object, __: Any) -> Iterator[ValidationError]:
+        if isinstance(instance, str) and not pattern(expression).search(instance):
             yield ValidationError("pattern")
 
     def property_names(
@@ -226,7 +222,7 @@ def _validator_class() -> Any:
         {
             **Draft202012Validator.VALIDATORS,
             "$ref": ref,
-            "pattern": pattern,
+            "pattern": matches,
             "propertyNames": property_names,
         },
         type_checker=Draft202012Validator.TYPE_CHECKER,
@@ -240,39 +236,5 @@ def _formats() -> Any:
 
     checker = FormatChecker(formats=())
     # The instance's own table; FormatChecker.checks would fill that of the class.
-    checker.checkers = {"uri": (_is_uri, ()), "date-time": (_is_date_time, ())}
+    checker.checkers = {name: (holds, ()) for name, holds in FORMATS.items()}
     return checker
-
-
-def _is_uri(value: object) -> bool:
-    """Whether text is an absolute URI; other types are not the business of a format."""
-    if not isinstance(value, str):
-        return True
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        return False
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.\-]*:", value) or not parts.scheme:
-        return False
-    damaged = re.search(r"[\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})", value)
-    return damaged is None or not _matters(damaged, parts.netloc)
-
-
-def _matters(damaged: re.Match[str], netloc: str) -> bool:
-    # Go accepts a space in a path, nowhere else.
-    return damaged[0] != " " or " " in netloc
-
-
-def _is_date_time(value: object) -> bool:
-    """Whether text is an RFC 3339 date and time; a leap second is one."""
-    if not isinstance(value, str):
-        return True
-    day, mark, time = value[:10], value[10:11], value[11:]
-    if mark not in ("T", "t") or not re.fullmatch(r"\d{4}-\d\d-\d\d", day, re.ASCII):
-        return False
-    try:
-        date.fromisoformat(day)
-    except ValueError:
-        return False
-    return _TIME.fullmatch(time) is not None

@@ -12,7 +12,16 @@ PACKAGE = Path(__file__).parents[2] / "conforma"
 
 # Lowest first. Modules directly in the package that everybody may use share
 # the first level, where each may import those before it by name only.
-FOUNDATION = ["errors", "cancellation", "gojson", "gotext", "schema_errors", "yamljson", "findings"]
+FOUNDATION = [
+    "errors",
+    "cancellation",
+    "gojson",
+    "gotext",
+    "schema_check",
+    "schema_errors",
+    "yamljson",
+    "findings",
+]
 LAYERS = [
     "foundation",
     "oci",
