@@ -99,9 +99,7 @@ def _handler(logfile: str, *, with_place: bool) -> logging.Handler:
             )
         else:
             os.close(handle)
-            file = logging.FileHandler(Path(logfile), encoding="utf-8", errors="backslashreplace")
-            file.setFormatter(LineFormatter(with_place=with_place))
-            return file
+            return _LogFile(Path(logfile), LineFormatter(with_place=with_place))
     handler = _StandardError()
     on_terminal = sys.stderr.isatty()
     handler.setFormatter(TerminalFormatter() if on_terminal else LineFormatter(with_place))
@@ -117,6 +115,38 @@ class _StandardError(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
+
+
+class _LogFile(logging.FileHandler):
+    """The end of a file; once a line cannot be written there, stderr gets it and all later ones."""
+
+    def __init__(self, path: Path, formatter: logging.Formatter) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(formatter)
+        self._instead: _StandardError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line where lines go at the time."""
+        if self._instead is None:
+            super().emit(record)
+        else:
+            self._instead.emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once that the file takes no more, such as on a full disk; other errors are bugs."""
+        cause = sys.exc_info()[1]
+        if not isinstance(cause, OSError):
+            super().handleError(record)
+            return
+        self._instead = _StandardError()
+        self._instead.setFormatter(self.formatter)
+        name = self.baseFilename
+        print(  # noqa: T201 - it is the log that cannot tell
+            f"Unable to write log file {quoted(name)}, further log lines will appear on standard "
+            f"error. Error was: write {harmless(name)}: {(cause.strerror or '').lower()}",
+            file=sys.stderr,
+        )
+        self._instead.emit(record)
 
 
 class LineFormatter(logging.Formatter):

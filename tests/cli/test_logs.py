@@ -149,3 +149,18 @@ def test_the_global_flags_decide(capsys: pytest.CaptureFixture[str]) -> None:
     assert logs.start_as(settings) == {"opa", "log"}
     logging.getLogger("conforma.x").log(logs.TRACE, "seen")
     assert "msg=seen func=" in capsys.readouterr().err
+
+
+def test_a_log_file_on_a_full_disk_is_told_once_and_loses_no_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start(logfile="/dev/full")
+    log = logging.getLogger("conforma.x")
+    log.warning("first")
+    log.warning("second")
+    told, *rest = capsys.readouterr().err.splitlines()
+    assert told == (
+        'Unable to write log file "/dev/full", further log lines will appear on standard error. '
+        "Error was: write /dev/full: no space left on device"
+    )
+    assert lines("\n".join(rest)) == ["level=warning msg=first", "level=warning msg=second"]
