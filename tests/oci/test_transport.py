@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -290,3 +294,27 @@ def test_the_machines_authorities_are_the_default() -> None:
     context = client_context({})
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with memory")
+def test_the_pieces_of_a_body_take_turns_in_the_same_memory() -> None:
+    # In a process of its own: what others have freed before us changes the count.
+    program = """
+import resource, socket
+from conforma.oci.options import Patience
+from conforma.oci.wire import Wire
+here, there = socket.socketpair()
+wire = Wire(here, Patience())
+piece = bytes(100_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(400):
+    there.sendall(piece)
+    left = len(piece)
+    while left:
+        left -= len(wire.receive(1 << 30))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    pages = 400 * 100_000 // resource.getpagesize()
+    assert int(done.stdout) < pages / 4
