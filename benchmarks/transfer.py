@@ -2,8 +2,9 @@
 
 The targets are T1 to T5 and T21 of the performance notes. "raw" is a plain socket, ``recv_into``
 1 MiB, ``hashlib`` and ``write``. nginx serves the files where it is installed, else our own
-registry in a process of its own. Each case runs in a fresh process, interleaved. Arguments:
-``size=300 blobs=12 each=50 small=200 rounds=3`` (MiB; ``small`` blobs have 1 MiB each).
+registry in a process of its own. Each case runs in a fresh process, interleaved; curl writes
+files and hashes nothing. Arguments: ``size=300 blobs=12 each=50 small=200 rounds=3`` (MiB;
+``small`` blobs have 1 MiB each) and ``only=T1,T4`` for some of the targets.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from benchmarks.measure import table
+from benchmarks.measure import child, python, table
 
 CLIENT = """
 import hashlib, json, os, resource, socket, ssl, sys, time
@@ -143,6 +145,62 @@ class Options:
     each: int = 50
     small: int = 200
     rounds: int = 3
+    only: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Options:
+        """Read ``name=value`` arguments."""
+        given = dict(argument.split("=", 1) for argument in arguments)
+        only = frozenset(filter(None, given.pop("only", "").split(",")))
+        return cls(**{name: int(value) for name, value in given.items()}, only=only)
+
+    def wants(self, target: str) -> bool:
+        """Whether this target is to be measured."""
+        return not self.only or target in self.only
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to fetch some blobs: ``what`` is ``one``, ``many`` or ``small``."""
+
+    client: str
+    what: str
+    threads: int = 1
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One line of the table: a case against its baseline, by wall or processor time."""
+
+    target: str
+    text: str
+    case: Case
+    baseline: Case
+    goal: str = ""
+    processor: bool = False
+
+
+_RAW: Final = Case("raw", "one")
+_HASH: Final = Case("hash", "one")
+_RAW_TLS: Final = Case("raw", "many", 4, tls=True)
+_RAW_SMALL: Final = Case("raw", "small", 4)
+RATIOS: Final = (
+    Ratio("T1", "one large blob : raw", Case("ours", "one"), _RAW, "<= 1.25"),
+    Ratio("T1", "   httpx : raw", Case("httpx", "one"), _RAW),
+    Ratio("T1", "   curl, no hash : raw", Case("curl", "one"), _RAW),
+    Ratio("T2", "large blobs, TLS, 4 threads : raw", Case("ours", "many", 4, tls=True), _RAW_TLS,
+          "<= 1.3"),
+    Ratio("T2", "   httpx : raw", Case("httpx", "many", 4, tls=True), _RAW_TLS),
+    Ratio("T2", "   curl, no hash, 4 at once : raw", Case("curl", "many", 4, tls=True), _RAW_TLS),
+    Ratio("T3", "large blobs, 4 threads : 1", Case("ours", "many", 4), Case("ours", "many"),
+          "<= 0.65"),
+    Ratio("T3", "   raw, 4 threads : 1", Case("raw", "many", 4), Case("raw", "many")),
+    Ratio("T4", "client CPU : hashlib alone", Case("ours", "one"), _HASH, "<= 1.6", processor=True),
+    Ratio("T4", "   raw : hashlib alone", _RAW, _HASH, processor=True),
+    Ratio("T5", "small blobs, 4 threads : raw", Case("ours", "small", 4), _RAW_SMALL, "<= 1.8"),
+    Ratio("T5", "   httpx : raw", Case("httpx", "small", 4), _RAW_SMALL),
+)  # fmt: skip
 
 
 Blob = tuple[int, str, int]
@@ -155,13 +213,12 @@ class Servers:
     plain: int
     tls: int
     ca: str
-    name: str
 
 
-def make(count: int, size: int, www: Path, start: int) -> list[Blob]:
+def make(count: int, size: int, www: Path) -> list[Blob]:
     """Random blobs where nginx looks for ``/v2/bench/blobs/sha256:…``."""
     made = []
-    for number in range(start, start + count):
+    for number in range(count):
         block = os.urandom(1 << 20)
         hasher = hashlib.sha256()
         temporary = www / "new"
@@ -195,7 +252,7 @@ def serving(place: Path) -> Iterator[Servers]:
     try:
         for port in ports:
             _wait_for(port)
-        yield Servers(ports[0], ports[1], str(place / "ca.pem"), "nginx")
+        yield Servers(ports[0], ports[1], str(place / "ca.pem"))
     finally:
         process.terminate()
         process.wait()
@@ -224,34 +281,57 @@ class Bench:
         self._out = out
         self._rounds = rounds
 
-    def once(
-        self, kind: str, blobs: Sequence[Blob], threads: int, *, tls: bool = False
-    ) -> tuple[float, float]:
+    def once(self, case: Case, blobs: Sequence[Blob]) -> tuple[float, float]:
         """Wall and processor seconds of one run."""
         self._out.mkdir(exist_ok=True)
+        try:
+            return self._curl(case, blobs) if case.client == "curl" else self._python(case, blobs)
+        finally:
+            shutil.rmtree(self._out)
+
+    def _python(self, case: Case, blobs: Sequence[Blob]) -> tuple[float, float]:
         server = self._servers
-        where = ("https", "127.0.0.1", str(server.tls), server.ca) if tls else (
+        where = ("https", "127.0.0.1", str(server.tls), server.ca) if case.tls else (
             "http", "127.0.0.1", str(server.plain), "")  # fmt: skip
-        command = [sys.executable, "-c", CLIENT, kind, *where, str(threads), str(self._out)]
-        done = subprocess.run([*command, json.dumps(blobs)], capture_output=True, text=True)
-        shutil.rmtree(self._out)
-        if done.returncode:
-            raise SystemExit(done.stderr)
+        arguments = [*python(CLIENT), case.client, *where, str(case.threads), str(self._out)]
+        done = child([*arguments, json.dumps(blobs)])
+        if done.status:
+            raise SystemExit(f"{case}: status {done.status}")
         wall, used = done.stdout.split()
         return float(wall), float(used)
 
+    def _curl(self, case: Case, blobs: Sequence[Blob]) -> tuple[float, float]:
+        server = self._servers
+        place = (
+            f"https://127.0.0.1:{server.tls}" if case.tls else f"http://127.0.0.1:{server.plain}"
+        )
+        arguments = ["curl", "-sSf", "--parallel", "--parallel-max", str(case.threads)]
+        arguments += ["--cacert", server.ca] if case.tls else []
+        for number, digest, _ in blobs:
+            arguments += ["-o", f"{self._out}/{number}", f"{place}/v2/bench/blobs/sha256:{digest}"]
+        done = child(arguments)
+        if done.status:
+            raise SystemExit(f"{case}: status {done.status}")
+        return done.wall, done.cpu
+
     def compare(
-        self, cases: dict[str, tuple[str, Sequence[Blob], int, bool]]
-    ) -> dict[str, tuple[float, float]]:
-        """Medians of wall and processor time of each case, interleaved."""
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+        self, ratios: Sequence[Ratio], blobs: Mapping[str, Sequence[Blob]]
+    ) -> list[tuple[str, str, str]]:
+        """A row for each ratio, of the medians of all cases, run in turn."""
+        cases = dict.fromkeys(case for r in ratios for case in (r.case, r.baseline))
+        taken: dict[Case, list[tuple[float, float]]] = {case: [] for case in cases}
         for _ in range(self._rounds):
-            for name, (kind, blobs, threads, tls) in cases.items():
-                taken[name].append(self.once(kind, blobs, threads, tls=tls))
-        return {
-            name: (statistics.median(w for w, _ in t), statistics.median(c for _, c in t))
-            for name, t in taken.items()
-        }
+            for case, runs in taken.items():
+                runs.append(self.once(case, blobs[case.what]))
+        rows = []
+        for ratio in ratios:
+            column = 1 if ratio.processor else 0
+            ours, theirs = (
+                statistics.median(run[column] for run in taken[case])
+                for case in (ratio.case, ratio.baseline)
+            )
+            rows.append((f"{ratio.target} {ratio.text}", f"{ours / theirs:.2f}", ratio.goal))
+        return rows
 
 
 def image_against_skopeo(rounds: int, layers: int, each: int) -> list[tuple[str, str, str]]:
@@ -274,10 +354,10 @@ def image_against_skopeo(rounds: int, layers: int, each: int) -> list[tuple[str,
         assert server.stdout is not None
         port = int(server.stdout.readline())
         blobs = [(n, layer.digest.hex, len(layer.blob)) for n, layer in enumerate(made)]
-        bench = Bench(Servers(port, port, "", "ours"), place / "out", 1)
+        bench = Bench(Servers(port, port, ""), place / "out", 1)
         ours, theirs = [], []
         for _ in range(rounds):
-            ours.append(bench.once("ours", blobs, 4)[0])
+            ours.append(bench.once(Case("ours", "many", 4), blobs)[0])
             copy = [skopeo, "--insecure-policy", "copy", "-q", "--src-tls-verify=false"]
             started = time.perf_counter()
             subprocess.run(
@@ -293,64 +373,33 @@ def image_against_skopeo(rounds: int, layers: int, each: int) -> list[tuple[str,
 
 
 def main(arguments: list[str]) -> None:
-    """Run all comparisons."""
-    options = Options(**{n: int(v) for n, _, v in (a.partition("=") for a in arguments)})
-    with tempfile.TemporaryDirectory() as text:
-        place = Path(text)
-        place.chmod(0o755)
-        www = place / "www/v2/bench/blobs"
-        www.mkdir(parents=True)
-        one = make(1, options.size, www, 0)
-        many = make(options.blobs, options.each, www, 0)
-        small = make(options.small, 1, www, 0)
-        with serving(place) as servers:
-            bench = Bench(servers, place / "out", options.rounds)
-            found = bench.compare(
-                {
-                    "one raw": ("raw", one, 1, False),
-                    "one ours": ("ours", one, 1, False),
-                    "one httpx": ("httpx", one, 1, False),
-                    "one hash": ("hash", one, 1, False),
-                    "tls raw": ("raw", many, 4, True),
-                    "tls ours": ("ours", many, 4, True),
-                    "tls httpx": ("httpx", many, 4, True),
-                    "many ours 1": ("ours", many, 1, False),
-                    "many ours 4": ("ours", many, 4, False),
-                    "small raw": ("raw", small, 4, False),
-                    "small ours": ("ours", small, 4, False),
-                    "small httpx": ("httpx", small, 4, False),
-                }
-            )
-    wall = {name: w for name, (w, _) in found.items()}
-    used = {name: c for name, (_, c) in found.items()}
-    rows = [
-        (
-            f"T1 one blob of {options.size} MiB : raw",
-            f"{wall['one ours'] / wall['one raw']:.2f}",
-            "<= 1.25",
-        ),
-        ("   httpx : raw", f"{wall['one httpx'] / wall['one raw']:.2f}", ""),
-        (
-            f"T2 {options.blobs} x {options.each} MiB, TLS, 4 threads : raw",
-            f"{wall['tls ours'] / wall['tls raw']:.2f}",
-            "<= 1.3",
-        ),
-        ("   httpx : raw", f"{wall['tls httpx'] / wall['tls raw']:.2f}", ""),
-        (
-            f"T3 {options.blobs} x {options.each} MiB, 4 threads : 1",
-            f"{wall['many ours 4'] / wall['many ours 1']:.2f}",
-            "<= 0.65",
-        ),
-        ("T4 client CPU : hashlib alone", f"{used['one ours'] / used['one hash']:.2f}", "<= 1.6"),
-        (
-            f"T5 {options.small} x 1 MiB, 4 threads : raw",
-            f"{wall['small ours'] / wall['small raw']:.2f}",
-            "<= 1.8",
-        ),
-        ("   httpx : raw", f"{wall['small httpx'] / wall['small raw']:.2f}", ""),
-        *image_against_skopeo(options.rounds, 6, options.each),
+    """Run all comparisons, or those that are asked for."""
+    options = Options.parse(arguments)
+    ratios = [
+        ratio
+        for ratio in RATIOS
+        if options.wants(ratio.target) and (ratio.case.client != "curl" or shutil.which("curl"))
     ]
-    table(f"bodies, hashed and written, from {servers.name}; medians of {options.rounds}", rows)
+    rows: list[tuple[str, str, str]] = []
+    if ratios:
+        with tempfile.TemporaryDirectory() as text:
+            place = Path(text)
+            place.chmod(0o755)
+            www = place / "www/v2/bench/blobs"
+            www.mkdir(parents=True)
+            sizes = {
+                "one": (1, options.size),
+                "many": (options.blobs, options.each),
+                "small": (options.small, 1),
+            }
+            needed = {case.what for r in ratios for case in (r.case, r.baseline)}
+            blobs = {what: make(*sizes[what], www) for what in needed}
+            with serving(place) as servers:
+                rows = Bench(servers, place / "out", options.rounds).compare(ratios, blobs)
+    if options.wants("T21"):
+        rows += image_against_skopeo(options.rounds, 6, options.each)
+    sizes_text = f"1 x {options.size}, {options.blobs} x {options.each}, {options.small} x 1 MiB"
+    table(f"{sizes_text}, hashed and written; medians of {options.rounds}", rows)
 
 
 if __name__ == "__main__":
