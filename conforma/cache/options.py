@@ -40,7 +40,8 @@ class CacheOptions:
     making progress before we fetch it ourselves. ``grace`` is how many seconds
     an abandoned temporary file is kept, so that its download can be resumed.
     ``strict`` raises ``CacheUnusable`` when an entry cannot be stored, instead
-    of serving the bytes without storing them.
+    of serving the bytes without storing them. ``counted`` adds what is read to
+    the directory's totals when the cache is closed.
     """
 
     directory: Path = field(default_factory=default_directory)
@@ -50,4 +51,5 @@ class CacheOptions:
     patience: float = 60.0
     grace: float = 3600.0
     strict: bool = False
+    counted: bool = True
     limits: Limits = field(default_factory=Limits)

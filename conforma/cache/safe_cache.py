@@ -112,7 +112,7 @@ class SafeCache:
         self._blobs.close(hurry=hurry)
         self._content.close()
         counted, self._told = self._told, self.stats
-        if self._told.requests > counted.requests:
+        if self.options.counted and self._told.requests > counted.requests:
             self._index.add(Totals.of(counted, self._told, time.time()))
         self._index.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from conforma.cache.disk import AREAS, Key, LayerStore
@@ -11,6 +12,8 @@ from conforma.cache.handles import SharedFile
 from conforma.cache.link import Link
 from conforma.cache.space import Space
 from conforma.cache.toc import Toc
+from conforma.errors import BadDigest
+from conforma.oci.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,21 @@ class Upkeep:
                 self._store.quarantine(file.key, handle)
                 verdict.bad.append(str(file.key))
             yield verdict
+
+    def digests(self) -> Iterator[Digest]:
+        """Which blobs are here, by their names alone."""
+        for file in self._space.files():
+            if file.key is not None and file.key.area == "blobs" and not file.is_partial:
+                with suppress(BadDigest):
+                    yield Digest.parse(f"{file.key.algorithm}:{file.key.hex}")
+
+    def open(self, digest: Digest) -> SharedFile | None:
+        """A blob, kept from being evicted while it is open, its content not checked."""
+        return self._store.open(Key.of("blobs", digest), None)
+
+    def distrust(self, digest: Digest, handle: SharedFile) -> None:
+        """The blob's content is not what its name says."""
+        self._store.quarantine(Key.of("blobs", digest), handle)
 
     def clear(self) -> int:
         """Remove everything that nobody reads or writes; returns the bytes freed."""

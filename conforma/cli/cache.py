@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from conforma.cli.command import Flag, GoCommand, LazyGroup, refuse_words
-from conforma.cli.gotypes import GoBool, GoInt
-from conforma.cli.options import Globals, cache_choice
-from conforma.errors import ConformaError, InputError
+from conforma.cli.cache_command import JSON, binary_size, cache_command, opened
+from conforma.cli.command import LazyGroup, refuse_words
 
 if TYPE_CHECKING:
-    from conforma.cache.safe_cache import SafeCache
     from conforma.cache.totals import Totals
-    from conforma.cancellation import Cancellation
 
-_DIRECTORY = Flag(["--cache-dir"], default="", help="Directory of the cache (EC_CACHE_DIR).")
-_SIZE = Flag(["--cache-size"], default="", help="Limit of the cache, as 20GiB (EC_CACHE_SIZE).")
-_JSON = Flag(["--json", "-j", "as_json"], type=GoBool(), help="One line of JSON.")
 _AREAS: Final = {"blobs": "Blobs", "layers": "Unpacked", "tocs": "Listings", "links": "Proofs"}
 """What people call the areas of a cache."""
 
@@ -31,27 +21,26 @@ command = LazyGroup(
     help="Look after the layer cache. Everything is safe while validations use it.",
     commands_at={
         "clear": ("conforma.cli.cache:clear", "Remove everything that is not in use"),
+        "export": ("conforma.cli.cache_transport:export_to", "Write blobs into an image layout"),
         "gc": ("conforma.cli.cache:gc", "Remove leftovers and what is over the limit"),
-        "info": ("conforma.cli.cache:info", "Say what the cache holds"),
-        "prefetch": ("conforma.cli.cache:prefetch", "Bring in the layers of images"),
+        "import": ("conforma.cli.cache_transport:import_from", "Take in an image layout"),
+        "info": ("conforma.cli.cache:info", "Say what the cache holds and has saved"),
+        "prefetch": ("conforma.cli.cache_transport:prefetch", "Bring in the layers of images"),
         "verify": ("conforma.cli.cache:verify", "Hash every entry again"),
     },
 )
 
 
-def _command(name: str, text: str, *flags: Flag) -> Callable[[Callable[..., Any]], click.Command]:
-    return click.command(cls=GoCommand, name=name, help=text, params=[*flags, _DIRECTORY, _SIZE])
-
-
-@_command(
+@cache_command(
     "info",
     "Say what the cache holds, when it was used, and what it has saved in all runs so far.",
-    _JSON,
+    JSON,
 )
 @click.pass_context
 def info(ctx: click.Context, /, **flags: Any) -> None:
     """Print the inventory and the totals."""
-    with _opened(ctx, flags) as (cache, _):
+    refuse_words(ctx)
+    with opened(ctx, flags) as (cache, _):
         found = cache.upkeep().inventory()
         totals = cache.totals()
         document = {
@@ -85,9 +74,9 @@ def info(ctx: click.Context, /, **flags: Any) -> None:
         return
     lines = [
         ("Directory", f"{document['directory']} ({document['mode']})"),
-        ("Size", f"{_size(found.total)} of {_size(cache.options.max_bytes)}"),
+        ("Size", f"{binary_size(found.total)} of {binary_size(cache.options.max_bytes)}"),
         *(
-            (_AREAS[area], f"{count} entries, {_size(found.bytes[area])}")
+            (_AREAS[area], f"{count} entries, {binary_size(found.bytes[area])}")
             for area, count in found.entries.items()
         ),
         ("Leftovers", f"{found.partials} unfinished, {found.quarantined} quarantined"),
@@ -98,115 +87,53 @@ def info(ctx: click.Context, /, **flags: Any) -> None:
         click.echo(f"{name + ':':12}{value}")
 
 
-@_command(
+@cache_command(
     "verify",
     "Hash every entry again; what is bad is quarantined, so that it is fetched anew.\n\n"
-    "Exit status: 0 all is right, 1 something was bad.",
-    _JSON,
+    "Exit status: 0 all is right, 1 something was bad, 3 the directory cannot be used.",
+    JSON,
 )
 @click.pass_context
 def verify(ctx: click.Context, /, **flags: Any) -> int:
     """Check everything and return the exit status."""
     checked, count, bad = 0, 0, []
-    with _opened(ctx, flags) as (cache, cancellation):
+    refuse_words(ctx)
+    with opened(ctx, flags) as (cache, cancellation):
         for verdict in cache.upkeep().verify():
             cancellation.raise_if_cancelled()
             checked, count, bad = verdict.checked, verdict.bytes, verdict.bad
+        fate = "quarantined" if cache.store.writable else "left where it is: the cache is read-only"
     if flags["as_json"]:
         from conforma import gojson
 
         click.echo(gojson.dumps({"checked": checked, "bytes": count, "bad": bad}))
     else:
         for name in bad:
-            click.echo(f"bad, quarantined: {name}")
-        click.echo(f"{checked} entries, {_size(count)}: {len(bad)} bad")
+            click.echo(f"bad, {fate}: {name}")
+        click.echo(f"{checked} entries, {binary_size(count)}: {len(bad)} bad")
     return 1 if bad else 0
 
 
-@_command("gc", "Remove old leftovers and, least recently used first, what is over the limit.")
+@cache_command("gc", "Remove old leftovers and, least recently used first, what is over the limit.")
 @click.pass_context
 def gc(ctx: click.Context, /, **flags: Any) -> None:
     """Make the directory keep its limit."""
-    with _opened(ctx, flags) as (cache, _):
-        click.echo(f"freed {_size(cache.collect())}")
+    refuse_words(ctx)
+    with opened(ctx, flags, writing=True) as (cache, _):
+        click.echo(f"freed {binary_size(cache.collect())}")
 
 
-@_command("clear", "Remove everything that no running process reads or writes.")
+@cache_command("clear", "Remove everything that no running process reads or writes.")
 @click.pass_context
 def clear(ctx: click.Context, /, **flags: Any) -> None:
     """Empty the directory."""
-    with _opened(ctx, flags) as (cache, _):
-        click.echo(f"freed {_size(cache.upkeep().clear())}")
-
-
-@_command(
-    "prefetch",
-    "Bring in and index the layers of images, so that validating them needs no download.\n\n"
-    "What cannot be fetched is told, and hides nothing else.",
-    Flag(["--images"], default="", help="A snapshot: path or content in JSON or YAML."),
-    Flag(["--workers"], type=GoInt(), default=4, help="Images at the same time."),
-)
-@click.pass_context
-def prefetch(ctx: click.Context, /, **flags: Any) -> None:
-    """Read every layer's table once."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from conforma.cache.images import ImageReader
-    from conforma.cli.outcome import together
-    from conforma.cli.wiring import open_registry
-    from conforma.oci.reference import Reference
-    from conforma.validate import snapshot
-
-    if not flags["images"]:
-        raise InputError("--images is missing", hint="name a snapshot")
-    if flags["workers"] < 1:
-        raise InputError("--workers must be at least 1")
-    components = snapshot.check(snapshot.from_path_or_text(flags["images"])).components
-    settings = Globals(**ctx.obj)
-    errors: list[ConformaError] = []
-    with _opened(ctx, flags) as (cache, cancellation), ExitStack() as stack:
-        registry = stack.enter_context(open_registry(settings, cancellation))
-        images = ImageReader(registry, cache)
-
-        def bring(image: str) -> None:
-            try:
-                layers = images.prefetch(registry.resolve(Reference.parse(image)), cancellation)
-            except ConformaError as error:
-                errors.append(error)
-                return
-            if not settings.quiet:
-                click.echo(f"{image}: {layers} layers", file=sys.stderr)
-
-        with ThreadPoolExecutor(flags["workers"], "prefetch") as pool:
-            list(pool.map(bring, dict.fromkeys(c.container_image for c in components)))
-        stats = cache.stats
-    click.echo(f"fetched {_size(stats.network_bytes)}; {_size(stats.saved_bytes)} were there")
-    if errors:
-        raise together(errors)
-
-
-@contextmanager
-def _opened(ctx: click.Context, flags: dict[str, Any]) -> Iterator[tuple[SafeCache, Cancellation]]:
-    """The cache that the flags name, whether or not validations use one."""
-    from dataclasses import replace
-    from pathlib import Path
-
-    from conforma.cache.options import CacheOptions, default_directory
-    from conforma.cache.safe_cache import SafeCache
-    from conforma.cli.signals import run_until_told
-
     refuse_words(ctx)
-    settings = Globals(**ctx.obj)
-    choice = cache_choice(
-        no_cache=False, cache_dir=flags["cache_dir"], cache_size=flags["cache_size"]
-    )
-    directory = Path(choice.directory) if choice.directory else default_directory()
-    options = CacheOptions(directory=directory)
-    if choice.max_bytes is not None:
-        options = replace(options, max_bytes=choice.max_bytes)
-    with ExitStack() as stack:
-        cancellation = stack.enter_context(run_until_told(settings.timeout))
-        yield stack.enter_context(SafeCache.open(options, cancellation)), cancellation
+    with opened(ctx, flags, writing=True) as (cache, _):
+        freed = cache.upkeep().clear()
+        left = cache.upkeep().inventory()
+    kept = sum(left.entries.values()) + left.partials + left.quarantined
+    in_use = f"; {kept} files are in use and stay" if kept else ""
+    click.echo(f"freed {binary_size(freed)}{in_use}")
 
 
 def _worth(totals: Totals) -> list[tuple[str, str]]:
@@ -222,7 +149,7 @@ def _worth(totals: Totals) -> list[tuple[str, str]]:
         ),
         (
             "Saved",
-            f"{_size(totals.saved_bytes)}; {_size(totals.network_bytes)} were downloaded "
+            f"{binary_size(totals.saved_bytes)}; {binary_size(totals.network_bytes)} were downloaded "
             f"in {totals.transfers} transfers",
         ),
     ]
@@ -230,12 +157,3 @@ def _worth(totals: Totals) -> list[tuple[str, str]]:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -18,9 +18,10 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def run_until_told(timeout: Duration) -> Iterator[Cancellation]:
-    """The cancellation of a run, which signals raise and ``--timeout`` limits."""
-    cancellation = Cancellation(float(timeout), label=str(timeout))
+def run_until_told(timeout: Duration | None) -> Iterator[Cancellation]:
+    """The cancellation of a run, which signals raise and ``--timeout`` limits, unless ``None``."""
+    limit = None if timeout is None else float(timeout)
+    cancellation = Cancellation(limit, label=str(timeout))
     try:
         with stopping_on_signals(cancellation):
             yield cancellation

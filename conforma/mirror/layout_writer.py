@@ -54,11 +54,11 @@ class IndexFile:
         return None if found is None else found.digest
 
     def put(self, name: str, descriptor: Descriptor) -> None:
-        """Let the name mean that."""
-        notes = {REF_NAME: name}
+        """Let the name mean that; what has no name is listed all the same."""
+        notes = {REF_NAME: name} if name else {}
         entry = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, notes)
         with self._lock:
-            self._entries[name] = entry
+            self._entries[name or str(descriptor.digest)] = entry
 
     def document(self) -> bytes:
         """The bytes of ``index.json``."""

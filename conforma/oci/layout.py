@@ -24,7 +24,7 @@ from conforma.errors import (
 )
 from conforma.oci import media_types
 from conforma.oci.digest import Digest, verified
-from conforma.oci.layout_files import ArchiveFiles, DirectoryFiles, LayoutFiles
+from conforma.oci.layout_files import BLOBS, ArchiveFiles, DirectoryFiles, LayoutFiles
 from conforma.oci.layout_names import (
     Named,
     is_digest_tag,
@@ -46,7 +46,7 @@ _PIECE: Final = 256 * 1024
 
 def blob_name(digest: Digest) -> str:
     """Where a layout keeps a blob."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
+    return f"{BLOBS}/{digest.algorithm}/{digest.hex}"
 
 
 class Layout:
@@ -83,6 +83,11 @@ class Layout:
         """Whether the blob, or manifest, of that digest is here."""
         return self._files.size(blob_name(digest)) is not None
 
+    def blobs(self) -> Iterator[str]:
+        """The names of all files that are there as blobs, whether or not anything refers to them."""
+        with self._explained(self.place):
+            yield from self._files.blobs()
+
     def find(self, reference: Reference) -> Descriptor | None:
         """What the name means here; ``None`` if nothing. A digest decides over a tag."""
         if reference.digest is not None:
@@ -91,7 +96,7 @@ class Layout:
                 return None
             raw = self._read(reference.digest, None, _LARGEST_MANIFEST)
             return Descriptor(
-                _media_type_of(raw, self._hint(reference.digest)), reference.digest, size
+                media_type_of(raw, self._hint(reference.digest)), reference.digest, size
             )
         found = [entry for entry in self.entries if self._means(reference, entry)]
         digests = {entry.descriptor.digest for entry in found}
@@ -120,8 +125,13 @@ class Layout:
             raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
 
     @contextmanager
-    def open_blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
-        """The blob's bytes from ``offset`` on; with ``offset`` 0 verified at their end."""
+    def open_blob(
+        self, descriptor: Descriptor, *, offset: int = 0, verify: bool = True
+    ) -> Iterator[Iterator[bytes]]:
+        """The blob's bytes from ``offset`` on; with ``offset`` 0 verified at their end.
+
+        Without ``verify`` the digest is left to whoever reads.
+        """
         digest, what = descriptor.digest, f"{self.place}@{descriptor.digest}"
         with self._explained(what):
             file = self._files.open(blob_name(digest))
@@ -133,7 +143,8 @@ class Layout:
         with file:
             file.seek(offset)
             pieces = self._pieces(file.read, what)
-            yield verified(pieces, digest, stored, what) if offset == 0 else pieces
+            checked = verify and offset == 0
+            yield verified(pieces, digest, stored, what) if checked else pieces
 
     def read_blob(self, blob: Descriptor | Digest, *, limit: int) -> bytes:
         """The whole blob, verified. Raises ``TooLarge`` over ``limit`` bytes."""
@@ -205,7 +216,7 @@ class Layout:
 
     def _parsed(self, descriptor: Descriptor) -> Manifest | Index:
         raw = self._read(descriptor.digest, descriptor.size, _LARGEST_MANIFEST)
-        return parse_manifest(raw, _media_type_of(raw, descriptor.media_type))
+        return parse_manifest(raw, media_type_of(raw, descriptor.media_type))
 
     def _read_index(self) -> Index:
         with self._explained(self.place):
@@ -252,7 +263,7 @@ class Layout:
             raise RegistryUnreachable(f"{what}: cannot be read: {reason}") from cause
 
 
-def _media_type_of(raw: bytes, declared: str) -> str:
+def media_type_of(raw: bytes, declared: str) -> str:
     """The type of a manifest: what it says itself, or else how it is declared or built."""
     try:
         document = json.loads(raw)

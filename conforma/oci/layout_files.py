@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
@@ -17,6 +18,7 @@ from conforma.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+BLOBS: Final = "blobs"
 _BUFFER: Final = 256 * 1024
 
 
@@ -29,6 +31,10 @@ class LayoutFiles(Protocol):
 
     def open(self, name: str) -> BinaryIO | None:
         """The file at position 0; ``None`` if there is no such file."""
+        ...
+
+    def blobs(self) -> Iterator[str]:
+        """The names of all regular files in the directory of blobs, hidden ones left out."""
         ...
 
 
@@ -51,6 +57,13 @@ class DirectoryFiles:
         if self.size(name) is None:
             return None
         return (self._root / name).open("rb", buffering=_BUFFER)
+
+    def blobs(self) -> Iterator[str]:
+        """The names of all regular files in the directory of blobs, hidden ones left out."""
+        for path in sorted((self._root / BLOBS).glob("*/[!.]*")):
+            name = f"{BLOBS}/{path.parent.name}/{path.name}"
+            if self.size(name) is not None:
+                yield name
 
 
 class ArchiveFiles:
@@ -97,6 +110,12 @@ class ArchiveFiles:
         # The section keeps us, and with us the descriptor, alive.
         section = _Section(self, self._descriptor, *found)
         return cast(BinaryIO, io.BufferedReader(section, _BUFFER))
+
+    def blobs(self) -> Iterator[str]:
+        """The names of all regular files in the directory of blobs, hidden ones left out."""
+        for name in self._members:
+            if name.startswith(f"{BLOBS}/") and not name.rpartition("/")[2].startswith("."):
+                yield name
 
 
 class _Section(io.RawIOBase):

@@ -68,7 +68,7 @@ class Places(Registry):
             with super().open_blob(reference, descriptor, offset=offset, verify=verify) as chunks:
                 yield chunks
         else:
-            with layout.open_blob(descriptor, offset=offset) as chunks:
+            with layout.open_blob(descriptor, offset=offset, verify=verify) as chunks:
                 yield chunks
 
     def read_blob(

@@ -1,0 +1,85 @@
+"""What the commands of ``conforma cache`` share: their flags, the cache they open, sizes as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from conforma.cli.command import Flag, GoCommand
+from conforma.cli.gotypes import GoBool
+from conforma.cli.options import Globals, cache_choice
+
+if TYPE_CHECKING:
+    from conforma.cache.safe_cache import SafeCache
+    from conforma.cancellation import Cancellation
+
+JSON: Final = Flag(["--json", "-j", "as_json"], type=GoBool(), help="One line of JSON.")
+_DIRECTORY: Final = Flag(["--cache-dir"], default="", help="Directory of the cache (EC_CACHE_DIR).")
+_SIZE: Final = Flag(
+    ["--cache-size"], default="", help="Limit of the cache, as 20GiB (EC_CACHE_SIZE)."
+)
+
+
+def cache_command(
+    name: str, text: str, *flags: Flag, words: str = ""
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Declare a command on a cache directory; ``words`` is what it takes besides flags."""
+    return click.command(
+        cls=GoCommand,
+        name=name,
+        help=text,
+        options_metavar=f"{words} [OPTIONS]".strip(),
+        params=[*flags, _DIRECTORY, _SIZE],
+    )
+
+
+@contextmanager
+def opened(
+    ctx: click.Context, flags: Mapping[str, Any], *, writing: bool = False, **choices: Any
+) -> Iterator[tuple[SafeCache, Cancellation]]:
+    """The cache that the flags name, whether or not validations use one.
+
+    There is no time limit unless ``--timeout`` is given. ``choices`` are further
+    members of :class:`~conforma.cache.options.CacheOptions`. Raises
+    ``CacheUnusable`` for a directory that cannot serve, or that is read-only if
+    we are ``writing``, and ``InputError`` for a size that is none.
+    """
+    from dataclasses import replace
+    from pathlib import Path
+
+    from conforma.cache.options import CacheOptions, default_directory
+    from conforma.cache.safe_cache import SafeCache
+    from conforma.cli.signals import run_until_told
+    from conforma.errors import CacheUnusable
+
+    choice = cache_choice(
+        no_cache=False, cache_dir=flags["cache_dir"], cache_size=flags["cache_size"]
+    )
+    directory = Path(choice.directory) if choice.directory else default_directory()
+    options = CacheOptions(directory=directory, **choices)
+    if choice.max_bytes is not None:
+        options = replace(options, max_bytes=choice.max_bytes)
+    limited = ctx.get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
+    with ExitStack() as stack:
+        timeout = Globals(**ctx.obj).timeout if limited else None
+        cancellation = stack.enter_context(run_until_told(timeout))
+        cache = stack.enter_context(SafeCache.open(options, cancellation))
+        if writing and not cache.store.writable:
+            raise CacheUnusable(
+                f"cannot change the cache {directory}: it is read-only for us",
+                hint="run this as its owner, or choose another with --cache-dir or EC_CACHE_DIR",
+            )
+        yield cache, cancellation
+
+
+def binary_size(count: int) -> str:
+    """A number of bytes for people."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
