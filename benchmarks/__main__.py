@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-SUPPORT = {"__main__", "ledger_plot", "measure"}
+SUPPORT = {"__main__", "ledger_plot", "ledger_results", "measure"}
 
 
 def names() -> list[str]:

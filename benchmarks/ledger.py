@@ -1,30 +1,34 @@
 """Publishing to a ledger: operations per second over publishers, beside one lock per task.
 
 ``python -m benchmarks ledger`` runs 1,000 operations by 1, 2, 4 and 8
-publishers, in threads and in processes; ``-- --operations 1000,10000`` more of
-them, ``--plot FILE`` draws the curves, ``--json FILE`` keeps the figures.
-Preparing costs 20 ms and committing 50 ms on top of the real work, as calls to
-a signing service do. The baseline does what a worker did that took a lock for
-each task: wait for the lock, rewrite bin, snapshot and timestamp, release.
+publishers, in threads and in processes, and 240 of the baseline. Preparing
+costs 20 ms and committing 50 ms on top of the real work, as calls to a signing
+service do. The baseline does what a worker did that took a lock for each task:
+wait for the lock, rewrite bin, snapshot and timestamp, release.
+
+The table can be measured in pieces: ``-- --designs group --modes threads
+--workers 1 --operations 5000 --ledger DIR --json FILE`` is one cell, or half of
+one if the same is done again (it goes on in that ledger and adds to that
+file). ``-- --merge FILE...`` prints the table of all, ``--plot FILE`` draws it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import CryptoSigner, Signature, Signer
 
 from benchmarks.ledger_plot import draw
+from benchmarks.ledger_results import Result, load, report, save
 from conforma.ledger import keys
 from conforma.ledger.commit import Committer
 from conforma.ledger.config import Config
@@ -60,24 +64,6 @@ class SlowSigner(Signer):
         if payload.startswith((b'{"_type":"snapshot"', b'{"_type":"timestamp"', b'{"commit"')):
             time.sleep(COMMIT / 2)
         return self._signer.sign(payload)
-
-
-@dataclass
-class Result:
-    """One measurement; times in seconds, ``held`` as a share of the run, bytes of metadata."""
-
-    design: str
-    mode: str
-    workers: int
-    operations: int
-    rate: float
-    commits: int
-    batch: float
-    p50: float
-    p99: float
-    held: float
-    bytes_per_add: float
-    snapshots: int
 
 
 def slow(ledger: Ledger, key: str) -> SlowSigner:
@@ -158,19 +144,25 @@ def work(design: str, directory: Path, key: str, name: str, threads: int, count:
         print(json.dumps(document), flush=True)
 
 
-def measure(design: str, mode: str, workers: int, operations: int) -> Result:
-    """One run in a new ledger."""
-    with tempfile.TemporaryDirectory(prefix="conforma-bench-") as name:
-        directory = Path(name, "ledger")
-        initialize(directory, Path(name, "keys"), Config())
-        before = sum(path.stat().st_size for path in (directory / "metadata").iterdir())
+def measure(
+    design: str, mode: str, workers: int, operations: int, directory: Path | None = None
+) -> Result:
+    """One run, in a new ledger or in the one at ``directory``, which is made if need be."""
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="conforma-bench-"))
+            directory = Path(made, "ledger")
+        key = directory.with_name(f"{directory.name}-keys") / "online.pem"
+        if not directory.exists():
+            initialize(directory, key.parent, Config())
+        before, first = _written(directory)
         processes = workers if mode == "processes" else 1
         each = operations // workers
         crew = [
             subprocess.Popen(
                 [
                     *[sys.executable, "-m", "benchmarks.ledger", "--work", design, str(directory)],
-                    *[f"{name}/keys/online.pem", str(number), str(workers // processes), str(each)],
+                    *[str(key), f"{first}-{number}", str(workers // processes), str(each)],
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -180,61 +172,35 @@ def measure(design: str, mode: str, workers: int, operations: int) -> Result:
         ]
         for process in crew:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        started = time.monotonic()
         for process in crew:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
         answers = [json.loads(process.communicate()[0]) for process in crew]
-        seconds = time.monotonic() - started
-        acks = sorted(ack for answer in answers for ack in answer["acks"])
-        done = each * workers
-        assert len(acks) == done
-        with Ledger(directory) as ledger:
-            commits = sum(answer["commits"] for answer in answers)
-            assert ledger.state.head.version == commits + 1, "versions rise by one per commit"
-            timestamp = (directory / "metadata/timestamp.json").stat().st_size
-        after = sum(path.stat().st_size for path in (directory / "metadata").iterdir())
+        acks = sorted(round(ack, 5) for answer in answers for ack in answer["acks"])
+        assert len(acks) == each * workers
+        after, last = _written(directory)
+        commits = sum(answer["commits"] for answer in answers)
+        assert last == first + commits, "versions rise by one per commit"
+        timestamp = (directory / "metadata/timestamp.json").stat().st_size
         return Result(
             design=design,
             mode=mode,
             workers=workers,
-            operations=done,
-            rate=done / max(answer["seconds"] for answer in answers),
+            operations=len(acks),
+            seconds=max(answer["seconds"] for answer in answers),
             commits=commits,
-            batch=done / commits,
-            p50=statistics.median(acks),
-            p99=acks[int(len(acks) * 0.99)],
-            held=sum(answer["held"] for answer in answers) / seconds,
-            bytes_per_add=(after - before + timestamp * commits) / done,
-            snapshots=commits,
+            held=sum(answer["held"] for answer in answers),
+            written=after - before + timestamp * commits,
+            acks=acks,
         )
 
 
-def report(results: list[Result]) -> None:
-    """The table, and the ratios that are asked for."""
-    print(
-        f"\n{'design':8} {'mode':10} {'W':>2} {'ops':>6} {'ops/s':>8} {'commits':>8} {'batch':>6} "
-        f"{'p50 ms':>7} {'p99 ms':>7} {'held':>5} {'B/add':>7}"
-    )
-    for r in results:
-        print(
-            f"{r.design:8} {r.mode:10} {r.workers:2} {r.operations:6} {r.rate:8.1f} {r.commits:8} "
-            f"{r.batch:6.1f} {r.p50 * 1000:7.0f} {r.p99 * 1000:7.0f} {r.held:5.0%} "
-            f"{r.bytes_per_add:7.0f}"
-        )
-    for design, mode, operations in dict.fromkeys(
-        (r.design, r.mode, r.operations) for r in results
-    ):
-        rates = {
-            r.workers: r.rate
-            for r in results
-            if (r.design, r.mode, r.operations) == (design, mode, operations)
-        }
-        if {1, 8} <= set(rates):
-            print(
-                f"{design}, {mode}, {operations}: ops/s(8) = {rates[8] / rates[1]:.2f} x ops/s(1)"
-            )
+def _written(directory: Path) -> tuple[int, int]:
+    """The bytes of all metadata, of which none is ever overwritten but the timestamp; the version."""
+    with Ledger(directory) as ledger:
+        size = sum(path.stat().st_size for path in (directory / "metadata").iterdir())
+        return size, ledger.state.head.version
 
 
 def main(arguments: list[str]) -> None:
@@ -244,26 +210,35 @@ def main(arguments: list[str]) -> None:
         return work(design, Path(directory), key, name, int(threads), int(count))
     parser = argparse.ArgumentParser(prog="ledger")
     parser.add_argument("--operations", default="1000")
-    parser.add_argument("--baseline", type=int, default=96, help="operations of the baseline")
+    parser.add_argument("--baseline", type=int, default=240, help="operations of the baseline")
+    parser.add_argument("--designs", default="group,lock")
     parser.add_argument("--modes", default="threads,processes")
     parser.add_argument("--workers", default=",".join(map(str, WORKERS)))
-    parser.add_argument("--plot")
-    parser.add_argument("--json")
+    parser.add_argument("--ledger", type=Path, help="go on in this ledger, or make it")
+    parser.add_argument("--merge", nargs="+", default=[], help="measure nothing, read these files")
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path, help="keep the figures, adding to those in the file")
     options = parser.parse_args(arguments)
-    results = []
-    runs = [("group", int(count)) for count in options.operations.split(",")]
-    if options.baseline:
-        runs.append(("lock", options.baseline))
-    for design, operations in runs:
-        for mode in options.modes.split(","):
-            for workers in map(int, options.workers.split(",")):
-                results.append(measure(design, mode, workers, operations))
-                print(".", end="", flush=True, file=sys.stderr)
+    results = load(options.merge)
+    if not options.merge:
+        runs = [
+            (design, int(count))
+            for design in options.designs.split(",")
+            for count in (
+                options.operations.split(",") if design == "group" else [options.baseline]
+            )
+        ]
+        for design, operations in runs:
+            for mode in options.modes.split(","):
+                for workers in map(int, options.workers.split(",")):
+                    results.append(measure(design, mode, workers, operations, options.ledger))
+                    print(".", end="", flush=True, file=sys.stderr)
     report(results)
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+        earlier = load([options.json]) if options.json.exists() else []
+        save(options.json, [*earlier, *results])
     if options.plot:
-        Path(options.plot).write_text(draw([asdict(r) for r in results]))
+        options.plot.write_text(draw(results))
     return None
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+
+from benchmarks.ledger_results import Result
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 190, 48, 52
@@ -14,7 +12,7 @@ COLORS = {"group": "#0b6e99", "lock": "#b4442c"}
 NAMES = {"group": "group commit", "lock": "one lock per task"}
 
 
-def draw(results: Sequence[Mapping[str, Any]]) -> str:
+def draw(results: Sequence[Result]) -> str:
     """Operations per second over publishers, a line for each design and mode."""
     lines = _lines(results)
     workers = sorted({w for points in lines.values() for w, _ in points})
@@ -64,30 +62,20 @@ def draw(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[Result],
 ) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """The points of each line; of several sizes the largest."""
-    largest: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+    largest: dict[tuple[str, str, int], Result] = {}
     for result in results:
-        key = (result["design"], result["mode"], result["workers"])
-        if key not in largest or result["operations"] > largest[key]["operations"]:
+        key = (result.design, result.mode, result.workers)
+        if key not in largest or result.operations > largest[key].operations:
             largest[key] = result
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for (design, mode, workers), result in sorted(largest.items()):
-        lines.setdefault((design, mode), []).append((workers, result["rate"]))
+        lines.setdefault((design, mode), []).append((workers, result.rate))
     return lines
 
 
 def _round_up(value: float) -> float:
     step = 10.0 ** (len(str(int(value))) - 1) / 2
     return step * (int(value / step) + 1)
-
-
-def main(arguments: list[str]) -> None:
-    """Draw the figures in one file to another: ``RESULTS.json PLOT.svg``."""
-    source, target = arguments
-    Path(target).write_text(draw(json.loads(Path(source).read_text())))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

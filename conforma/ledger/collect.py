@@ -101,8 +101,8 @@ def _unnamed(ledger: Ledger) -> list[str]:
     """Content that neither a bin nor a queued operation names."""
     named = set()
     for role in ledger.state.bins.get_roles():
-        for path, target in ledger.state.bin(role).targets.items():
-            named.add(target_name(path, target.hashes["sha256"]))
+        for entry in ledger.state.bin(role).entries():
+            named.add(target_name(entry.path, entry.sha256))
     for directory in (INBOX, HELD):
         for name in ledger.storage.names(directory):
             try:

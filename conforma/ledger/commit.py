@@ -24,16 +24,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import TargetFile, Targets
 
 from conforma.errors import LedgerError, OperationRefused, StaleRight
 from conforma.ledger import rendering
+from conforma.ledger.bins import Bin, Entry
 from conforma.ledger.config import CLAIMS, Config, metadata_name
 from conforma.ledger.history import PUBLISHED, History, Record
 from conforma.ledger.inbox import Inbox
 from conforma.ledger.operation import NewerOperation, Operation, dropped
 from conforma.ledger.recovery import discard_orphans
-from conforma.ledger.state import SPEC_VERSION, Head, State, timestamp_body
+from conforma.ledger.state import Head, State, timestamp_body
 from conforma.ledger.storage import LocalDirectory
 
 #: A bump renews bins when less than this share of their life is left.
@@ -45,7 +45,7 @@ class Batch:
     """What one commit does: outcomes, new bins and everything that was read for it."""
 
     outcomes: dict[str, str] = field(default_factory=dict)
-    changes: dict[str, dict[str, TargetFile]] = field(default_factory=dict)
+    changes: dict[str, dict[str, Entry]] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     bump: bool = False
     everything: bool = False
@@ -130,8 +130,8 @@ class Committer:
             return
         role = self._state.bins.get_role_for_target(operation.path)
         custom = {**operation.custom, "operation": operation.id}
-        batch.changes.setdefault(role, {})[operation.path] = TargetFile(
-            operation.length, {"sha256": operation.sha256}, operation.path, {"custom": custom}
+        batch.changes.setdefault(role, {})[operation.path] = Entry(
+            operation.path, operation.length, operation.sha256, custom
         )
         batch.directories.add(_directory(operation.path))
 
@@ -148,7 +148,7 @@ class Committer:
         )
         version = head.version + 1
         snapshot = self._state.snapshot.changed(
-            {role: targets.version for role, (targets, _) in bins.items()}
+            {role: made.version for role, (made, _) in bins.items()}
         )
         snapshot_expires = now + config.lifetime("snapshot")
         snapshot_raw = self._signed(snapshot.render(version, snapshot_expires))
@@ -159,7 +159,7 @@ class Committer:
         record = Record(
             version, claim, head.claim, moment, time.perf_counter() - started, batch.outcomes
         )
-        files = {metadata_name(role, targets.version): raw for role, (targets, raw) in bins.items()}
+        files = {metadata_name(role, made.version): raw for role, (made, raw) in bins.items()}
         files[metadata_name("snapshot", version)] = snapshot_raw
         files[record.name] = record.render()
         self._create(files, batch.directories)
@@ -169,7 +169,7 @@ class Committer:
             Head(version, claim, float(int(moment)), expires),
             snapshot,
             snapshot_expires,
-            {role: targets for role, (targets, _) in bins.items()},
+            {role: made for role, (made, _) in bins.items()},
         )
         return record
 
@@ -205,16 +205,10 @@ class Committer:
         return sorted({role for role, expires in expiring if expires < due} | set(batch.changes))
 
     def _new_bin(
-        self, role: str, changes: Mapping[str, TargetFile], now: datetime, config: Config
-    ) -> tuple[str, tuple[Targets, bytes]]:
-        base = self._state.bin(role)
-        targets = Targets(
-            version=base.version + 1,
-            spec_version=SPEC_VERSION,
-            expires=now + config.lifetime("bins"),
-            targets={**base.targets, **changes},
-        )
-        return role, (targets, self._signed(rendering.canonical(targets.to_dict())))
+        self, role: str, changes: Mapping[str, Entry], now: datetime, config: Config
+    ) -> tuple[str, tuple[Bin, bytes]]:
+        made = self._state.bin(role).changed(changes, now + config.lifetime("bins"))
+        return role, (made, self._signed(made.render()))
 
     def _signed(self, body: bytes) -> bytes:
         return rendering.with_signatures(body, [rendering.sign(self._signer, body)])

@@ -37,7 +37,7 @@ class Config:
     offline_lifetime: float = 3 * 365 * 86400.0
     max_batch: int = 1000
     queue_limit: int = 10_000
-    rest: float = 0.5
+    rest: float = 0.35
     grace: float = 3600.0
     remember: float = 7 * 86400.0
     skew: float = 300.0

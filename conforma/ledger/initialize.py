@@ -21,7 +21,7 @@ from conforma.ledger.config import (
     Config,
     metadata_name,
 )
-from conforma.ledger.state import SPEC_VERSION, SnapshotBody, timestamp_body
+from conforma.ledger.state import SnapshotBody, timestamp_body
 from conforma.ledger.storage import LocalDirectory
 
 
@@ -54,7 +54,7 @@ def initialize(
     )
     now = rendering.now()
     offline = now + timedelta(seconds=config.offline_lifetime)
-    root = Root(expires=offline, consistent_snapshot=True, spec_version=SPEC_VERSION)
+    root = Root(expires=offline, consistent_snapshot=True, spec_version=rendering.SPEC_VERSION)
     root.add_key(root_signer.public_key, "root")
     root.add_key(targets_signer.public_key, "targets")
     for role in ("snapshot", "timestamp"):
@@ -62,7 +62,7 @@ def initialize(
     bins = SuccinctRoles([signer.public_key.keyid], 1, config.bits, BIN_PREFIX)
     targets = Targets(
         expires=offline,
-        spec_version=SPEC_VERSION,
+        spec_version=rendering.SPEC_VERSION,
         delegations=Delegations({signer.public_key.keyid: signer.public_key}, succinct_roles=bins),
     )
     files = {
@@ -71,7 +71,7 @@ def initialize(
     }
     versions = {"targets": 1}
     for role in bins.get_roles():
-        empty = Targets(expires=now + config.lifetime("bins"), spec_version=SPEC_VERSION)
+        empty = Targets(expires=now + config.lifetime("bins"), spec_version=rendering.SPEC_VERSION)
         files[metadata_name(role, 1)] = rendering.signed(empty, [signer])
         versions[role] = 1
     body = SnapshotBody(versions).render(1, now + config.lifetime("snapshot"))

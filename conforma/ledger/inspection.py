@@ -9,22 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conforma.errors import BadEvidence, LedgerError, LedgerUnverified, SignatureMismatch
+from conforma.ledger.bins import Entry
 from conforma.ledger.config import CLAIMS, target_name
 from conforma.ledger.ledger import Ledger
 from conforma.ledger.recovery import orphans
 from conforma.ledger.statement import Summary
 from conforma.oci.digest import Digest
 from conforma.trust.keys import PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One target as the verified metadata describes it."""
-
-    path: str
-    length: int
-    sha256: str
-    custom: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +59,9 @@ def entries(ledger: Ledger, digest: Digest | None = None) -> Iterator[Entry]:
     """All targets, or those about one image. Raises ``LedgerUnverified``."""
     wanted = f"/{digest.algorithm}-{digest.hex}.json" if digest is not None else ""
     for role in ledger.state.bins.get_roles():
-        for path, target in ledger.state.bin(role).targets.items():
-            if path.endswith(wanted):
-                custom = target.custom if isinstance(target.custom, dict) else {}
-                yield Entry(path, target.length, target.hashes["sha256"], custom)
+        for entry in ledger.state.bin(role).entries():
+            if entry.path.endswith(wanted):
+                yield entry
 
 
 def content(ledger: Ledger, entry: Entry) -> bytes:
@@ -105,11 +95,10 @@ def verify(ledger: Ledger, key: PublicKey | None = None, now: datetime | None = 
             problems.append(error.message)
             continue
         expiries.append((role, payload.expires))
-        for path, target in payload.targets.items():
-            entry = Entry(path, target.length, target.hashes["sha256"], {})
-            targets, size = targets + 1, size + target.length
-            if state.bins.get_role_for_target(path) != role:
-                problems.append(f"{path}: is in {role}, where clients do not look for it")
+        for entry in payload.entries():
+            targets, size = targets + 1, size + entry.length
+            if state.bins.get_role_for_target(entry.path) != role:
+                problems.append(f"{entry.path}: is in {role}, where clients do not look for it")
             try:
                 _check(entry, content(ledger, entry), key)
             except LedgerError as error:

@@ -213,7 +213,7 @@ class Publisher:
     def _look(self) -> None:
         """Learn what others have committed."""
         with contextlib.suppress(LedgerError):
-            record = self._ledger.history.learn(self._ledger.state.refresh())
+            record = self._ledger.history.learn(self._ledger.state.glance())
             if record is not None:
                 self._noticed(record)
                 self._settle()

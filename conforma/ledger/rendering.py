@@ -14,14 +14,25 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from securesystemslib.exceptions import FormatError
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import Signature, Signer
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import (
+    SPECIFICATION_VERSION,
+    Metadata,
+    Root,
+    Signed,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import DeserializationError, MetadataSerializer, SignedSerializer
 
 from conforma.errors import LedgerError, LedgerUnverified
 
 _S = TypeVar("_S", Root, Targets, Snapshot, Timestamp)
+SPEC_VERSION: Final = ".".join(SPECIFICATION_VERSION)
 TEXT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -89,37 +100,65 @@ def parsed(raw: bytes, kind: type[_S], delegator: Root | Targets, role: str, wha
         except UnsignedMetadataError:
             delegator.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     except (DeserializationError, RepositoryError, ValueError, KeyError) as cause:
-        raise LedgerUnverified(
-            f"{what}: {cause}",
-            hint="the file is damaged or was signed with another key; nothing was published. "
-            "Restore it from a copy or a mirror of the ledger",
-        ) from cause
+        raise damaged(what, cause) from cause
     return payload
+
+
+def verified(raw: bytes, delegator: Root | Targets, role: str, what: str) -> dict[str, Any]:
+    """The signed part of a metadata file that ``delegator`` trusts to be ``role``.
+
+    As JSON values: snapshots and bins have so many entries that an object for
+    each takes several times as long as the signature. Raises
+    ``LedgerUnverified`` naming ``what``.
+    """
+    try:
+        document = json.loads(raw)
+        body: dict[str, Any] = document["signed"]
+        signatures = {
+            signature.keyid: signature
+            for signature in map(Signature.from_dict, document["signatures"])
+        }
+        try:
+            delegator.verify_delegate(role, canonical(body), signatures)
+        except UnsignedMetadataError:
+            delegator.verify_delegate(role, (encode_canonical(body) or "").encode(), signatures)
+    except (RepositoryError, FormatError, ValueError, KeyError, TypeError) as cause:
+        raise damaged(what, cause) from cause
+    return body
+
+
+def damaged(what: str, cause: object) -> LedgerUnverified:
+    """The error about metadata that cannot be used."""
+    return LedgerUnverified(
+        f"{what}: {cause}",
+        hint="the file is damaged or was signed with another key; nothing was published. "
+        "Restore it from a copy or a mirror of the ledger",
+    )
+
+
+def common(body: Mapping[str, Any], kind: str) -> tuple[int, datetime]:
+    """Version and expiry of metadata that is of this kind. Raises ``ValueError``."""
+    if body["_type"] != kind:
+        raise ValueError(f"is {body['_type']} metadata")
+    if type(body["version"]) is not int or body["version"] < 1:
+        raise ValueError(f"has version {body['version']!r}")
+    return body["version"], datetime.strptime(body["expires"], TEXT).replace(tzinfo=UTC)
 
 
 def parsed_snapshot(raw: bytes, root: Root, what: str) -> tuple[datetime, dict[str, int]]:
     """When a snapshot expires and the version of each role in it.
 
-    Verified like everything else, but without an object for each role: with
-    16,384 bins those take ten times as long as the signature. Raises
-    ``LedgerUnverified`` naming ``what``.
+    Raises ``LedgerUnverified`` naming ``what``.
     """
+    body = verified(raw, root, "snapshot", what)
     try:
-        document = json.loads(raw)
-        body = document["signed"]
-        signatures = [Signature.from_dict(entry) for entry in document["signatures"]]
-        root.verify_delegate("snapshot", canonical(body), {s.keyid: s for s in signatures})
-        if body["_type"] != "snapshot":
-            raise LedgerUnverified(f"{what}: is {body['_type']} metadata")
-        expires = datetime.strptime(body["expires"], TEXT).replace(tzinfo=UTC)
+        _, expires = common(body, "snapshot")
         versions = {
             name.removesuffix(".json"): int(entry["version"])
             for name, entry in body["meta"].items()
         }
-    except (RepositoryError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        raise LedgerUnverified(
-            f"{what}: {cause}", hint="restore it from a copy or a mirror of the ledger"
-        ) from cause
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise damaged(what, cause) from cause
     return expires, versions
 
 

@@ -15,21 +15,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from tuf.api.exceptions import LengthOrHashMismatchError
-from tuf.api.metadata import (
-    SPECIFICATION_VERSION,
-    MetaFile,
-    Root,
-    SuccinctRoles,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import MetaFile, Root, SuccinctRoles, Targets, Timestamp
 
 from conforma.errors import LedgerError, LedgerUnverified
 from conforma.ledger import rendering
+from conforma.ledger.bins import Bin
 from conforma.ledger.config import CONFIG_FILE, TIMESTAMP, Config, metadata_name
 from conforma.ledger.storage import Storage
 
-SPEC_VERSION: Final = ".".join(SPECIFICATION_VERSION)
 #: Our member of the timestamp; clients ignore members they do not know (TUF 4.1).
 COMMIT: Final = "commit"
 
@@ -64,7 +57,7 @@ class SnapshotBody:
             % (
                 expires.strftime(rendering.TEXT).encode(),
                 b",".join(self._entries),
-                SPEC_VERSION.encode(),
+                rendering.SPEC_VERSION.encode(),
                 version,
             )
         )
@@ -97,7 +90,8 @@ class State:
         self._where = where
         self._lock = threading.RLock()
         self._raw = b""
-        self._bins: dict[str, Targets] = {}
+        self._glanced = b"", Head(0, "", 0.0, datetime.min)
+        self._bins: dict[str, Bin] = {}
         self.config = self.reload_config()
         self.root = self._load_root(root)
         self.head: Head
@@ -123,21 +117,32 @@ class State:
                 self._raw = raw
             return self.head
 
+    def glance(self) -> Head:
+        """The commit that is published now, by its timestamp alone; nothing else is read.
+
+        Raises as ``refresh`` does.
+        """
+        with self._lock:
+            raw = self._read(TIMESTAMP)
+            if raw == self._raw:
+                return self.head
+            if raw != self._glanced[0]:
+                self._glanced = raw, head_of(self._timestamp(raw))
+            return self._glanced[1]
+
     def reload_config(self) -> Config:
         """Read the settings, which another version may have changed. Raises ``LedgerError``."""
         self.config = Config.parse(self._read(CONFIG_FILE), f"{self._where}/{CONFIG_FILE}")
         return self.config
 
-    def bin(self, role: str) -> Targets:
+    def bin(self, role: str) -> Bin:
         """The current content of a bin, verified. Raises ``LedgerUnverified``."""
         version = self.snapshot.versions[role]
         known = self._bins.get(role)
         if known is not None and known.version == version:
             return known
         name = metadata_name(role, version)
-        found = rendering.parsed(
-            self._read(name), Targets, self.targets, role, f"{self._where}/{name}"
-        )
+        found = Bin.parse(self._read(name), self.targets, role, f"{self._where}/{name}")
         if found.version != version:
             raise LedgerUnverified(f"{self._where}/{name}: holds version {found.version}")
         self._bins[role] = found
@@ -149,7 +154,7 @@ class State:
         head: Head,
         snapshot: SnapshotBody,
         snapshot_expires: datetime,
-        bins: Mapping[str, Targets],
+        bins: Mapping[str, Bin],
     ) -> None:
         """Take over what this process has just published."""
         with self._lock:
@@ -159,11 +164,14 @@ class State:
             self.snapshot_expires = snapshot_expires
             self._bins.update(bins)
 
-    def _load(self, raw: bytes) -> None:
+    def _timestamp(self, raw: bytes) -> Timestamp:
         self._follow_root()
-        timestamp = rendering.parsed(
+        return rendering.parsed(
             raw, Timestamp, self.root, "timestamp", f"{self._where}/{TIMESTAMP}"
         )
+
+    def _load(self, raw: bytes) -> None:
+        timestamp = self._timestamp(raw)
         meta = timestamp.snapshot_meta
         name = metadata_name("snapshot", meta.version)
         content = self._read(name)

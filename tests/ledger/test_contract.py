@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import SPECIFICATION_VERSION, Metadata, Targets
 
-from conforma.errors import LedgerBusy, OperationRefused, StaleRight
-from conforma.ledger import rendering
+from conforma.errors import LedgerBusy, LedgerUnverified, OperationRefused, StaleRight
+from conforma.ledger import keys, rendering
 from conforma.ledger.config import DOORBELLS, TIMESTAMP
 from conforma.ledger.doorbell import ring_all
 from conforma.ledger.operation import Numbering, Operation, in_arrival_order
@@ -233,6 +233,34 @@ def test_mp_06_without_a_bell_the_right_itself_brings_the_news(place: Place) -> 
         assert place.committer(other).commit() is not None
         other.right.release()
         assert ticket.result(SECONDS) == 2
+
+
+def test_mp_06_to_hear_of_a_commit_is_to_read_its_timestamp_and_record(place: Place) -> None:
+    place.make()
+    with place.open() as ledger, place.open() as other:
+        operation = queue(ledger, Numbering(), "p/sha256-1.json", b"x")
+        assert place.committer(ledger).commit() is not None
+        # Everybody who waits hears of every commit, so nothing that grows with the ledger is read.
+        (place.directory / "metadata/2.snapshot.json").unlink()
+        other.history.learn(other.state.glance())
+        outcome = other.history.get(operation.id)
+        assert outcome is not None and outcome.version == 2
+        with pytest.raises(LedgerUnverified, match=r"2\.snapshot\.json: is not there"):
+            other.state.refresh()
+
+
+def test_mp_06_a_timestamp_by_another_key_acknowledges_nothing(place: Place) -> None:
+    place.make()
+    stranger = keys.generate(place.base / "other", "online", {})
+    with place.open() as other:
+        with place.open() as ledger:
+            queue(ledger, Numbering(), "p/sha256-1.json", b"x")
+            assert place.committer(ledger).commit() is not None
+        body = Metadata[Any].from_file(str(place.directory / TIMESTAMP)).signed_bytes
+        forged = rendering.with_signatures(body, [stranger.sign(body)])
+        (place.directory / TIMESTAMP).write_bytes(forged)
+        with pytest.raises(LedgerUnverified, match="timestamp was signed by 0/1 keys"):
+            other.state.glance()
 
 
 def test_mp_07_only_snapshot_and_timestamp_are_serial(place: Place) -> None:
@@ -563,6 +591,46 @@ def test_mp_14_a_commit_renders_only_the_entries_that_changed() -> None:
     assert len(raw) < 2_000_000  # the most that ngclient reads
     assert json.loads(raw)["meta"]["bins-1fff.json"] == {"version": 9}
     assert body.versions["bins-0007"] == 1
+
+
+def test_mp_14_bins_are_the_very_bytes_that_python_tuf_signs(place: Place) -> None:
+    place.make(bins=2)
+    with place.open() as ledger:
+        numbering = Numbering()
+        for number in range(5):
+            queue(ledger, numbering, f"p/sha256-{number}.json", b"%d" % number)
+        place.committer(ledger).commit()
+    for role in ("bins-0", "bins-1"):
+        raw = (place.directory / f"metadata/2.{role}.json").read_bytes()
+        again: Metadata[Targets] = Metadata.from_bytes(raw)
+        assert raw.endswith(b',"signed":%b}' % again.signed_bytes)
+        assert again.signed.spec_version == ".".join(SPECIFICATION_VERSION)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_type": "snapshot"}, "is snapshot metadata"),
+        ({"version": "2"}, "has version '2'"),
+        ({"expires": "soon"}, "does not match format"),
+        ({"targets": {"p/x": {"length": -1, "hashes": {}}}}, "p/x: -1 is no length"),
+        ({"targets": {"p/x": {"length": 1, "hashes": {"sha256": "0"}}}}, "is no SHA-256"),
+        ({"targets": []}, "no attribute"),
+    ],
+)
+def test_mp_14_a_bin_that_is_signed_but_makes_no_sense_is_not_built_on(
+    place: Place, change: dict[str, Any], message: str
+) -> None:
+    place.make(bins=2)
+    name = place.directory / "metadata/1.bins-0.json"
+    with place.open() as ledger:
+        body = rendering.canonical(json.loads(name.read_bytes())["signed"] | change)
+        name.write_bytes(
+            rendering.with_signatures(body, [rendering.sign(place.signer(ledger), body)])
+        )
+        with pytest.raises(LedgerUnverified, match=message) as caught:
+            ledger.state.bin("bins-0")
+    assert "1.bins-0.json" in caught.value.message and "nothing was published" in caught.value.hint
 
 
 def test_mp_14_what_is_rendered_piece_by_piece_is_what_python_tuf_signs(place: Place) -> None:
