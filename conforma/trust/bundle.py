@@ -15,16 +15,16 @@ from typing import Any, Final
 
 from conforma.errors import BadEvidence
 from conforma.trust.envelope import IN_TOTO, Envelope, Statement
+from conforma.trust.evidence import BUNDLE
 from conforma.trust.fields import a_list, a_text, an_object, from_base64
 from conforma.trust.rekor_entry import LogEntry
 from conforma.trust.strict_json import load_json
 
-MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle"
 COSIGN_SIGN: Final = "https://sigstore.dev/cosign/sign/v1"
 MAX_ENTRIES: Final = 32
 MAX_TIMESTAMPS: Final = 32
 _VERSION: Final = re.compile(
-    rf"{re.escape(MEDIA_TYPE)}(?:\+json;version=(?P<old>0\.[123])|\.v(?P<new>0\.3)\+json)"
+    rf"{re.escape(BUNDLE)}(?:\+json;version=(?P<old>0\.[123])|\.v(?P<new>0\.3)\+json)"
 )
 _WHAT: Final = "malformed bundle"
 

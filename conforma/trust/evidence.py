@@ -18,13 +18,13 @@ from conforma.errors import BadEvidence, BadManifest, NotFound
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Manifest
 from conforma.oci.reference import Reference
-from conforma.trust import bundle
 
 if TYPE_CHECKING:
     from conforma.oci.registry import Registry
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 DSSE_ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
+BUNDLE: Final = "application/vnd.dev.sigstore.bundle"
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 CHAIN: Final = "dev.sigstore.cosign/chain"
@@ -106,13 +106,13 @@ class EvidenceReader:
         try:
             manifest = self._registry.manifest(place)
         except BadManifest as cause:
-            if not (found.artifact_type or "").startswith(bundle.MEDIA_TYPE):
+            if not (found.artifact_type or "").startswith(BUNDLE):
                 return None  # Nothing says that this is evidence at all.
             return Attached("bundle", found.digest, "", b"", {}, fault=f"{place}: {cause.message}")
         if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
             return None
         layer = manifest.layers[0]
-        if layer.media_type.startswith(bundle.MEDIA_TYPE):
+        if layer.media_type.startswith(BUNDLE):
             return self._layer(place, layer, "bundle")
         if found.artifact_type == layer.media_type == SIMPLE_SIGNING:
             return self._bare(place, manifest, "signature")
@@ -163,7 +163,7 @@ def attachment_limit(environ: Mapping[str, str]) -> int:
 def _may_be_bundle(found: Descriptor) -> bool:
     """Whether a referrer's manifest is worth fetching: a bundle, or of no telling type."""
     kind = found.artifact_type or ""
-    return kind.startswith(bundle.MEDIA_TYPE) or kind in (
+    return kind.startswith(BUNDLE) or kind in (
         "",
         "application/vnd.oci.empty.v1+json",
         "application/vnd.oci.image.config.v1+json",

@@ -185,10 +185,11 @@ def _load_block(kind: str, block: str) -> AnyKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    from cryptography.x509 import load_pem_x509_certificate
 
     try:
         if kind == "CERTIFICATE":
+            from cryptography.x509 import load_pem_x509_certificate
+
             key: object = load_pem_x509_certificate(block.encode()).public_key()
         elif kind in ("PUBLIC KEY", "RSA PUBLIC KEY"):
             key = load_pem_public_key(block.encode())

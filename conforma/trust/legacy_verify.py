@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from conforma.errors import BadEvidence, IdentityMismatch, NotInLog, SignatureMismatch
 from conforma.oci.digest import Digest
-from conforma.trust.certificate import SigningCertificate, check_issued, parse_chain
 from conforma.trust.envelope import IN_TOTO, Envelope, EnvelopeSignature, Statement
 from conforma.trust.evidence import (
     CERTIFICATE,
@@ -22,18 +21,18 @@ from conforma.trust.evidence import (
     SIGNATURE,
     Attached,
 )
-from conforma.trust.keys import PublicKey
-from conforma.trust.rekor import Signer, Witness, check_annotation
-from conforma.trust.rekor_entry import LogEntry
-from conforma.trust.rekor_search import AskLog, find_witness
-from conforma.trust.root import TrustRoot
-from conforma.trust.sct import check_scts
 from conforma.trust.simple_signing import check_claim
 from conforma.trust.strict_json import decode_base64
-from conforma.trust.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from conforma.trust.certificate import SigningCertificate
+    from conforma.trust.keys import PublicKey
+    from conforma.trust.rekor import Witness
+    from conforma.trust.rekor_search import AskLog
+    from conforma.trust.root import TrustRoot
+    from conforma.trust.trust_policy import TrustPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,11 @@ def read_envelope(layer: Attached) -> tuple[Envelope, Statement]:
 
 def _leaf(layer: Attached) -> SigningCertificate | None:
     text = layer.annotations.get(CERTIFICATE, "")
-    return SigningCertificate.parse(text) if text else None
+    if not text:
+        return None
+    from conforma.trust.certificate import SigningCertificate
+
+    return SigningCertificate.parse(text)
 
 
 def _check_log(
@@ -126,6 +129,10 @@ def _check_log(
     root: TrustRoot,
     ask: AskLog | None,
 ) -> Witness:
+    from conforma.trust.rekor import Signer, check_annotation
+    from conforma.trust.rekor_entry import LogEntry
+    from conforma.trust.rekor_search import find_witness
+
     signer = Signer(_acceptable(leaf, policy.public_key))
     text = layer.annotations.get(REKOR_BUNDLE)
     if text:
@@ -164,6 +171,9 @@ def _key(
         raise SignatureMismatch("no certificate found on signature")
     if policy.identity is None:
         raise SignatureMismatch("neither a public key nor an identity was given to verify with")
+    from conforma.trust.certificate import check_issued, parse_chain
+    from conforma.trust.sct import check_scts
+
     offered = parse_chain(layer.annotations.get(CHAIN, ""))
     chain = check_issued(leaf, root, offered)
     policy.identity.check(leaf.subjects, leaf.issuer)

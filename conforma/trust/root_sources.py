@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from conforma.errors import BadEvidence, ConformaError, InputError
-from conforma.trust.certificate import parse_chain
 from conforma.trust.keys import PublicKey
 from conforma.trust.root import Authority, LogKey, TrustRoot, by_id, log_key
 from conforma.trust.trust_policy import TrustPolicy
-from conforma.trust.tuf_client import Repository
 
 _T = TypeVar("_T")
 ROOT_FILE: Final = "SIGSTORE_ROOT_FILE"
@@ -110,6 +108,8 @@ class RootSource:
         )
 
     def _authority(self, name: str) -> Authority:
+        from conforma.trust.certificate import parse_chain
+
         def read(text: str) -> Authority:
             chain = parse_chain(text)
             if not chain:
@@ -132,6 +132,8 @@ def _needed(policy: TrustPolicy) -> frozenset[str]:
 
 
 def _from_tuf(environ: Mapping[str, str], *, offline: bool = False) -> TrustRoot:
+    from conforma.trust.tuf_client import Repository
+
     repository = Repository.from_environment(environ)
     return TrustRoot.parse(repository.target(offline=offline), repository.mirror)
 

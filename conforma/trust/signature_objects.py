@@ -9,19 +9,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from conforma.trust.bundle_verify import VerifiedBundle
-from conforma.trust.certificate import SigningCertificate
-from conforma.trust.envelope import Envelope
 from conforma.trust.evidence import SIGNATURE
 from conforma.trust.keys import fingerprint
-from conforma.trust.legacy_verify import VerifiedLayer
-from conforma.trust.rekor import Witness
 from conforma.trust.signature import Layout, Signature, Voucher
 from conforma.trust.strict_json import encode_base64
-from conforma.trust.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from conforma.trust.bundle_verify import VerifiedBundle
+    from conforma.trust.certificate import SigningCertificate
+    from conforma.trust.envelope import Envelope
+    from conforma.trust.legacy_verify import VerifiedLayer
+    from conforma.trust.rekor import Witness
+    from conforma.trust.trust_policy import TrustPolicy
 
 
 def layer_signatures(found: VerifiedLayer) -> tuple[Signature, ...]:
@@ -71,10 +72,10 @@ def _signature(
     voucher: Voucher,
     layout: Layout,
 ) -> Signature:
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     if leaf is None:
         return Signature(keyid, encoded, layout=layout, voucher=voucher)
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     return Signature(
         keyid,
         encoded,

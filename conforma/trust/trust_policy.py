@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from conforma.trust.identity import Identity
-from conforma.trust.keys import PublicKey
+if TYPE_CHECKING:
+    from conforma.trust.identity import Identity
+    from conforma.trust.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class TrustPolicy:
     def check_usable(self) -> None:
         """Raise ``InputError`` unless the policy names somebody."""
         if self.public_key is None:
+            from conforma.trust.identity import Identity
+
             (self.identity or Identity()).check_usable()
 
     @property

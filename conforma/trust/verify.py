@@ -18,8 +18,6 @@ from conforma.oci.digest import Digest
 from conforma.oci.memory import Memory
 from conforma.oci.reference import Reference
 from conforma.trust import slsa
-from conforma.trust.bundle import Bundle
-from conforma.trust.bundle_verify import VerifiedBundle, verify_bundle
 from conforma.trust.envelope import STATEMENT_TYPES, Statement
 from conforma.trust.evidence import (
     DSSE_ENVELOPE,
@@ -36,6 +34,8 @@ from conforma.trust.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
     from conforma.oci.registry import Registry
+    from conforma.trust.bundle import Bundle
+    from conforma.trust.bundle_verify import VerifiedBundle
 
 _Result = TypeVar("_Result")
 LoadRoot = Callable[[TrustPolicy], TrustRoot]
@@ -201,6 +201,8 @@ class Verifier:
         return _kept(found, reasons)
 
     def _verify_bundle(self, bundle: Bundle, digest: Digest, _item: Attached) -> VerifiedBundle:
+        from conforma.trust.bundle_verify import verify_bundle
+
         return verify_bundle(bundle, digest, self.policy, self.root)
 
     def _verdict(
@@ -242,6 +244,8 @@ def _joined(reasons: list[str]) -> str:
 def _parse_bundle(item: Attached) -> Bundle:
     if item.fault:
         raise BadEvidence(item.fault)
+    from conforma.trust.bundle import Bundle
+
     return Bundle.parse(item.content)
 
 
