@@ -18,7 +18,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
@@ -31,17 +30,6 @@ _BETWEEN_SPACES = re.compile(r'(?:[^ \t\r\n"]++|"(?:[^"\\]++|\\.)*+")++')
 _LEAVES = frozenset({str, int, bool, type(None)})
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """JSON text to be embedded as it is, like ``json.RawMessage``.
-
-    ``text`` must have gone through :func:`compact`, which proves that it is
-    exactly one JSON value.
-    """
-
-    text: str
-
-
 def dumps(
     value: Any, *, sort_keys: bool = False, indent: str = "", escape_html: bool = True
 ) -> str:
@@ -49,11 +37,11 @@ def dumps(
 
     With ``indent`` it has the layout of ``json.MarshalIndent`` with an empty
     prefix. ``escape_html=False`` is Go's ``SetEscapeHTML(false)``. Mappings of
-    any kind, lists, tuples, strings, numbers, booleans, ``None`` and
-    :class:`Raw` can be written. Integers of any size keep every digit.
+    any kind, lists, tuples, strings, numbers, booleans and ``None`` can be
+    written. Integers of any size keep every digit.
 
     Raises ``TypeError`` for other values and for keys that are not text, and
-    ``ValueError`` for NaN, infinities and for :class:`Raw` with ``indent``.
+    ``ValueError`` for NaN and infinities.
     """
     if not indent and _is_plain(value):
         # The standard encoder differs in nothing else and is ten times as fast.
@@ -70,17 +58,16 @@ def encode(
     return text.encode()
 
 
-def compact(raw: bytes, *, escape_html: bool = True) -> Raw:
-    """One JSON value without insignificant white space, otherwise unchanged.
+def compact(raw: bytes) -> bytes:
+    """One JSON value as ``json.Marshal`` embeds it: without insignificant white space.
 
     Key order, duplicate keys, number texts and escapes inside strings stay as
-    they are, as with ``json.Compact``. Raises ``ValueError`` if ``raw`` is not
+    they are; ``<``, ``>`` and ``&`` are escaped. Raises ``ValueError`` if ``raw`` is not
     exactly one JSON value in UTF-8.
     """
     text = raw.decode("utf-8")
     json.loads(text, parse_constant=_no_constant)
-    text = "".join(_BETWEEN_SPACES.findall(text))
-    return Raw(_escape(text) if escape_html else text)
+    return _escape("".join(_BETWEEN_SPACES.findall(text))).encode()
 
 
 def sorted_maps(value: Any) -> Any:
@@ -152,10 +139,6 @@ class _Writer:
             self._mapping(value, newline)
         elif isinstance(value, list | tuple):
             self._sequence(value, newline)
-        elif isinstance(value, Raw):
-            if self._indent:
-                raise ValueError("text taken over as it is cannot be indented")
-            self._pieces.append(value.text)
         else:
             raise TypeError(f"{type(value).__name__} has no JSON form")
 

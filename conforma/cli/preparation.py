@@ -84,7 +84,7 @@ class Preparation:
             image: Reference,
             signatures: tuple[Signature, ...],
             attestations: tuple[Attestation, ...],
-        ) -> bytes:
+        ) -> policy_input.PolicyInput:
             return policy_input.build(
                 component,
                 image,

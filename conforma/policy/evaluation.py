@@ -28,7 +28,7 @@ from conforma.policy.outcomes import classified, described, success_of
 from conforma.policy.presentation import Findings, consequences, with_exclude_note
 from conforma.policy.questions import Questions
 from conforma.policy.rego.annotations import RuleDetails
-from conforma.policy.rego.engine import Builtin, Engine, Output
+from conforma.policy.rego.engine import Builtin, Engine, Input, Output
 from conforma.policy.rules import Rule, RuleBook
 from conforma.policy.scoring import Decision, Item, Subject
 from conforma.policy.selection import FilterType, Packages, Selection, pipeline_intentions
@@ -77,7 +77,7 @@ class Judge(Protocol):
 
     def judge(
         self,
-        document: bytes,
+        document: bytes | Input,
         *,
         image: Reference,
         component_name: str,
@@ -175,7 +175,7 @@ class SourceGroupEvaluator:
 
     def judge(
         self,
-        document: bytes,
+        document: bytes | Input,
         *,
         image: Reference,
         component_name: str,
@@ -231,7 +231,7 @@ class SourceGroupEvaluator:
 
 def judge_all(
     evaluators: Iterable[Judge],
-    document: bytes,
+    document: bytes | Input,
     *,
     image: Reference,
     component_name: str,

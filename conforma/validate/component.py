@@ -22,6 +22,7 @@ from conforma.policy.evaluation import Judge, judge_all
 from conforma.policy.presentation import Findings
 from conforma.trust import slsa
 from conforma.trust.signature import Attestation, Signature, reported
+from conforma.validate.policy_input import PolicyInput
 from conforma.validate.result import ComponentResult
 from conforma.validate.snapshot import Component
 
@@ -57,7 +58,9 @@ BUILT_IN: Final = frozenset(
 )
 """The codes of the checks made here."""
 
-MakeInput = Callable[[Component, Reference, tuple[Signature, ...], tuple[Attestation, ...]], bytes]
+MakeInput = Callable[
+    [Component, Reference, tuple[Signature, ...], tuple[Attestation, ...]], PolicyInput
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +139,16 @@ def _judged(
         image,
         checks,
         evidence,
-        policy_input=document if checks.keep_policy_input else b"",
+        policy_input=document.text() if checks.keep_policy_input else b"",
     )
+    asked = document.for_rules()
     # The rules have their own copy; while components wait for their turn in the
     # engine, what was parsed of their attestations would be most of our memory.
     evidence.signatures, evidence.attestations = (), ()
+    del document
     findings = judge_all(
         tools.evaluators,
-        document,
+        asked,
         image=image,
         component_name=component.name,
         moment=moment,

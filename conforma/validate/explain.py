@@ -20,11 +20,12 @@ from conforma.gotext import quoted
 from conforma.oci.reference import Reference
 from conforma.policy.evaluation import GroupOutcome, SourceGroupEvaluator, Step
 from conforma.policy.rego.annotations import RuleDetails
-from conforma.policy.rego.engine import Builtin
+from conforma.policy.rego.engine import Builtin, Input
 from conforma.policy.rules import Rule
 from conforma.policy.scoring import Item, Subject
 from conforma.trust.signature import Attestation, Signature
 from conforma.validate.component import BUILT_IN, Checks, Tools, validate_component
+from conforma.validate.policy_input import PolicyInput
 from conforma.validate.result import ComponentResult
 from conforma.validate.snapshot import Component
 
@@ -95,14 +96,14 @@ def explain(
     Raises ``InputError`` if nothing has that code, with those that come near
     it, and as ``validate_component`` does.
     """
-    documents: list[bytes] = []
+    documents: list[PolicyInput] = []
 
     def make_input(
         component: Component,
         image: Reference,
         signatures: tuple[Signature, ...],
         attestations: tuple[Attestation, ...],
-    ) -> bytes:
+    ) -> PolicyInput:
         documents.append(tools.make_input(component, image, signatures, attestations))
         return documents[-1]
 
@@ -110,7 +111,7 @@ def explain(
     result = validate_component(
         component, checks, replace(tools, evaluators=watched, make_input=make_input)
     )
-    document = json.loads(documents[0]) if documents else {}
+    document = json.loads(documents[0].text()) if documents else {}
     groups = tuple(
         group
         for number, one in enumerate(watched, 1)
@@ -135,7 +136,7 @@ class _Watched:
 
     def judge(
         self,
-        document: bytes,
+        document: bytes | Input,
         *,
         image: Reference,
         component_name: str,

@@ -44,7 +44,7 @@ def built(
     policy_spec: dict[str, Any] | None = None,
 ) -> str:
     component = component or Component("Unnamed", "reg.example/shop/web:1.0")
-    return build(
+    made = build(
         component,
         IMAGE,
         facts=facts or ImageFacts(),
@@ -52,7 +52,12 @@ def built(
         attestations=attestations or (attestation(),),
         snapshot=encoded(snapshot or Snapshot((component,))),
         policy_spec=policy_spec or {},
-    ).decode()
+    )
+    # What rules get may be written otherwise, and holds the same.
+    asked = made.for_rules()
+    ((name, shared),) = asked.shared.items()
+    assert json.loads(asked.text) | {name: json.loads(shared.text)} == json.loads(made.text())
+    return made.text().decode()
 
 
 def image_part(**facts: Any) -> dict[str, Any]:

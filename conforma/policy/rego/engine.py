@@ -15,6 +15,7 @@ from conforma.errors import EngineError, EvaluationFailed, PolicyError
 from conforma.policy.rego.annotations import AnnotatedRule, RuleDetails
 from conforma.policy.rego.failures import failure_of
 from conforma.policy.rego.frames import Frame, Undefined, encode_answer
+from conforma.policy.rego.inputs import Input, Shared
 from conforma.policy.rego.process import Conversation, EngineProcess
 from conforma.policy.rego.program import EngineLimits, find_engine
 
@@ -22,8 +23,10 @@ __all__ = [
     "Builtin",
     "Engine",
     "EngineLimits",
+    "Input",
     "Output",
     "Ruleset",
+    "Shared",
     "Undefined",
     "find_engine",
     "relay_log",
@@ -241,7 +244,7 @@ class Ruleset:
 
     def evaluate(
         self,
-        input: bytes,
+        input: bytes | Input,
         queries: Sequence[str],
         *,
         builtins: Mapping[str, Builtin] | None = None,
@@ -263,6 +266,7 @@ class Ruleset:
         passed, and what ``cancellation`` raises.
         """
         process, key = self.ready()
+        document = input if isinstance(input, Input) else Input(input)
         overlay = json.dumps(data).encode() if data is not None else b""
         listener = on_output
         if listener is None and log.isEnabledFor(logging.DEBUG):
@@ -271,6 +275,7 @@ class Ruleset:
             "type": "evaluate",
             "ruleset": key,
             "queries": list(queries),
+            "shared": {name: process.given(one) for name, one in document.shared.items()},
             "overlay": data is not None,
             "split": len(overlay),
             "seconds": self._engine.limits.seconds,
@@ -278,7 +283,7 @@ class Ruleset:
             "trace": trace,
         }
         with process.conversation() as talk:
-            talk.send(request, overlay, input)
+            talk.send(request, overlay, document.text)
 
             def on_frame(frame: Frame) -> None:
                 _serve(talk, frame, builtins or {}, listener)

@@ -22,6 +22,7 @@ from typing import Any
 
 from conforma.errors import EngineError
 from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
+from conforma.policy.rego.inputs import Shared
 
 PROTOCOL = 1
 _EXIT_OUT_OF_MEMORY = 86
@@ -111,6 +112,8 @@ class EngineProcess:
         self._lock = threading.Lock()
         self._keys = itertools.count(1)
         self._conversations: dict[int, Conversation] = {}
+        self._giving = threading.Lock()
+        self._given: dict[Shared, int] = {}
         self._greeted = threading.Event()
         self._wrong: str | None = None
         self._dead = False
@@ -171,6 +174,19 @@ class EngineProcess:
             raise EngineError(str(error)) from error
         except (OSError, ValueError) as error:
             raise self.obituary() from error
+
+    def given(self, value: Shared) -> int:
+        """The key by which the child knows ``value``, which it gets once.
+
+        Raises ``EngineError`` if the child is gone.
+        """
+        with self._giving:
+            key = self._given.get(value)
+            if key is None:
+                key = next(self._keys)
+                self.send({"type": "share", "id": key}, value.text)
+                self._given[value] = key
+            return key
 
     def close(self) -> None:
         """End the child and wait for it; calling it again changes nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conforma.errors import EvaluationFailed, RegistryUnreachable
-from conforma.policy.rego.engine import Engine, Output, Ruleset, Undefined
+from conforma.policy.rego.engine import Engine, Input, Output, Ruleset, Shared, Undefined
 
 Rules = Callable[..., Ruleset]
 
@@ -272,3 +272,22 @@ def test_printed_text_is_logged_for_its_query(
     [line] = [record.getMessage() for record in caplog.records if "hello" in record.getMessage()]
     assert line.startswith("[data.main.deny] ")
     assert line.endswith("main.rego:2: hello")
+
+
+def test_shared_values_are_handed_over_once_and_seen_by_every_evaluation(
+    engine: Engine, rules: Rules
+) -> None:
+    ruleset = rules("package main\n\nv := [input.own, input.all.names, input.all]")
+    everything = Shared(b'{"names": ["b", "a"]}')
+    for own in (1, 2, 3):
+        asked = Input(b'{"own": %d}' % own, {"all": everything})
+        assert ruleset.evaluate(asked, ["data.main.v"]) == [
+            [[own, ["b", "a"], {"names": ["b", "a"]}]]
+        ]
+    key = engine.process().given(everything)
+    assert engine.process().given(everything) == key
+    assert engine.process().given(Shared(everything.text)) != key
+    with pytest.raises(EvaluationFailed, match="only an object has room for shared values"):
+        ruleset.evaluate(Input(b"[]", {"all": everything}), ["data.main.v"])
+    with pytest.raises(EvaluationFailed, match="all: "):
+        ruleset.evaluate(Input(b"{}", {"all": Shared(b"no JSON")}), ["data.main.v"])

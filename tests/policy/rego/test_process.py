@@ -15,7 +15,7 @@ import pytest
 
 from conforma.errors import EngineError
 from conforma.policy.rego import engine as engine_module
-from conforma.policy.rego.engine import Engine
+from conforma.policy.rego.engine import Engine, Input, Shared
 
 Write = Callable[..., Path]
 
@@ -36,7 +36,8 @@ def wait_for_end(pid: int) -> None:
 def test_a_killed_child_is_an_error_that_says_so_and_is_replaced(
     engine: Engine, policy_dir: Write
 ) -> None:
-    ruleset = engine.compile([policy_dir('package main\nv := ec.oci.blob("r")')])
+    ruleset = engine.compile([policy_dir('package main\nv := [input.all, ec.oci.blob("r")]')])
+    asked = Input(b"{}", {"all": Shared(b'"shared"')})
     first = engine.process().pid
 
     def kill(_: str) -> str:
@@ -45,10 +46,10 @@ def test_a_killed_child_is_an_error_that_says_so_and_is_replaced(
         return "too late"
 
     with pytest.raises(EngineError, match=rf"\(pid {first}\) was ended by SIGKILL") as caught:
-        ruleset.evaluate(b"{}", ["data.main.v"], builtins={"ec.oci.blob": kill})
+        ruleset.evaluate(asked, ["data.main.v"], builtins={"ec.oci.blob": kill})
     assert caught.value.hint
-    found = ruleset.evaluate(b"{}", ["data.main.v"], builtins={"ec.oci.blob": lambda _: "here"})
-    assert found == [["here"]]
+    found = ruleset.evaluate(asked, ["data.main.v"], builtins={"ec.oci.blob": lambda _: "here"})
+    assert found == [[["shared", "here"]]]
     assert engine.process().pid != first
 
 

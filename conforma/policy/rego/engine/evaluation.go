@@ -63,6 +63,14 @@ func newEvaluation(parent context.Context, id uint64, p *peer, limit time.Durati
 	return e
 }
 
+// cause says why an evaluation that failed was stopped, if it was.
+func (e *evaluation) cause(err error) error {
+	if why := context.Cause(e.ctx); err != nil && why != nil {
+		return why
+	}
+	return err
+}
+
 // ask passes a builtin call to the other end; the time spent waiting for it
 // does not count against the evaluation.
 func (e *evaluation) ask(name string, args []byte) (answer, error) {

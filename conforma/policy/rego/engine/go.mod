@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/open-policy-agent/opa v1.15.2
 	github.com/package-url/packageurl-go v0.1.3
+	golang.org/x/sync v0.20.0
 )
 
 require (
@@ -97,7 +98,6 @@ require (
 	go.yaml.in/yaml/v3 v3.0.4 // indirect
 	golang.org/x/crypto v0.48.0 // indirect
 	golang.org/x/net v0.51.0 // indirect
-	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/sys v0.41.0 // indirect
 	golang.org/x/text v0.34.0 // indirect
 	golang.org/x/time v0.15.0 // indirect

@@ -22,6 +22,7 @@ type message struct {
 	File       string            `json:"file,omitempty"`
 	Row        int               `json:"row,omitempty"`
 	Queries    []string          `json:"queries,omitempty"`
+	Shared     map[string]uint64 `json:"shared,omitempty"`
 	Overlay    bool              `json:"overlay,omitempty"`
 	Split      int               `json:"split,omitempty"`
 	Seconds    float64           `json:"seconds,omitempty"`

@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/version"
 )
 
@@ -28,8 +26,10 @@ type server struct {
 
 	mu       sync.Mutex
 	rulesets map[uint64]*ruleset
+	shared   map[uint64]*sharedValue
 	running  map[uint64]*evaluation
 	turns    turns
+	room     room
 
 	// alone is held by an evaluation that is run again by itself because the
 	// memory limit was reached while several ran.
@@ -48,8 +48,10 @@ func serve(in io.Reader, out io.Writer) int {
 		peer:     newPeer(&frameWriter{to: out}),
 		ctx:      ctx,
 		rulesets: map[uint64]*ruleset{},
+		shared:   map[uint64]*sharedValue{},
 		running:  map[uint64]*evaluation{},
 		turns:    newTurns(),
+		room:     newRoom(),
 	}
 	if limit, err := strconv.ParseInt(os.Getenv("CONFORMA_ENGINE_MEMORY"), 10, 64); err == nil && limit > 0 {
 		heap := heapLimit(limit)
@@ -98,6 +100,11 @@ func (s *server) handle(asked message, body []byte) {
 	case "release":
 		s.mu.Lock()
 		delete(s.rulesets, asked.ID)
+		s.mu.Unlock()
+	case "share":
+		// No answer: evaluations that need it come later.
+		s.mu.Lock()
+		s.shared[asked.ID] = &sharedValue{text: body}
 		s.mu.Unlock()
 	case "compile":
 		go s.guarded(asked.ID, func() { s.compile(asked, body) })
@@ -243,37 +250,47 @@ func (s *server) byItself(asked message, body []byte) ([]byte, error) {
 }
 
 func (s *server) attempt(e *evaluation, asked message, body []byte) ([]byte, error) {
-	s.mu.Lock()
-	rules := s.rulesets[asked.Ruleset]
-	s.mu.Unlock()
-	if rules == nil {
-		return nil, fmt.Errorf("unknown ruleset %d", asked.Ruleset)
+	rules, shared, err := s.named(asked)
+	if err != nil {
+		return nil, err
 	}
-	if cause := context.Cause(e.ctx); cause != nil {
-		return nil, cause
+	leave, err := s.room.enter(e, len(body))
+	if err != nil {
+		return nil, err
 	}
-	wanted := request{queries: asked.Queries, print: asked.Print, trace: asked.Trace}
+	defer leave()
 	if err := e.enter(); err != nil {
 		return nil, err
 	}
 	defer e.leave()
+	wanted := request{queries: asked.Queries, print: asked.Print, trace: asked.Trace}
 	if asked.Overlay {
-		overlay, err := parseObject(body[:asked.Split])
-		if err != nil {
+		if wanted.overlay, err = parseObject(body[:asked.Split]); err != nil {
 			return nil, fmt.Errorf("data: %w", err)
 		}
-		wanted.overlay = overlay
 	}
-	input, err := ast.ValueFromReader(bytes.NewReader(body[asked.Split:]))
-	if err != nil {
+	if wanted.input, err = parseInput(body[asked.Split:], shared); err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
-	wanted.input = input
 	result, err := e.run(rules, wanted)
-	if cause := context.Cause(e.ctx); err != nil && cause != nil {
-		return nil, cause
+	return result, e.cause(err)
+}
+
+// named finds what a request refers to by its keys.
+func (s *server) named(asked message) (*ruleset, map[string]*sharedValue, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rules := s.rulesets[asked.Ruleset]
+	if rules == nil {
+		return nil, nil, fmt.Errorf("unknown ruleset %d", asked.Ruleset)
 	}
-	return result, err
+	shared := make(map[string]*sharedValue, len(asked.Shared))
+	for name, key := range asked.Shared {
+		if shared[name] = s.shared[key]; shared[name] == nil {
+			return nil, nil, fmt.Errorf("unknown shared value %d", key)
+		}
+	}
+	return rules, shared, nil
 }
 
 func evaluationFailure(err error) *failure {

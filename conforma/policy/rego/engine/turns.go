@@ -3,10 +3,7 @@
 // answer a builtin gives its turn to another.
 package main
 
-import (
-	"context"
-	"runtime"
-)
+import "runtime"
 
 type turns chan struct{}
 
@@ -23,7 +20,7 @@ func (e *evaluation) enter() error {
 		e.onTurn = true
 		return nil
 	case <-e.ctx.Done():
-		return context.Cause(e.ctx)
+		return e.cause(e.ctx.Err())
 	}
 }
 
