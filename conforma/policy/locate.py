@@ -30,9 +30,20 @@ def load_policy(text: str, sources: Sources, kubernetes: Kubernetes) -> PolicyCo
     try:
         return PolicyConfig.from_spec(kubernetes.policy(content), from_cluster=True)
     except InputError as cause:
-        if content.endswith(_SUFFIXES) and cause.hint is None:
-            cause.hint = f"there is no file {content} either"
+        if meant := _probably_meant(content):
+            cause.hint = f"{meant}, so it was taken for the name of a policy in a cluster"
         raise
+
+
+def _probably_meant(name: str) -> str | None:
+    """Why ``name`` was not read from disk, if that was probably wanted."""
+    if Path(name).is_dir():
+        return f"{name} is a directory and not a configuration"
+    if name.endswith(_SUFFIXES):
+        return f"there is no file {name}"
+    if Path(name).is_file():
+        return f"the file {name} does not end in {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+    return None
 
 
 def read_content(text: str, sources: Sources) -> str:

@@ -119,14 +119,32 @@ def test_a_file_with_another_suffix_is_not_read(sources: Sources, tmp_path: Path
     assert read_content(f"{tmp_path}/policy.txt", sources) == f"{tmp_path}/policy.txt"
 
 
-def test_a_missing_relative_file_is_hinted_at(sources: Sources, nowhere: Kubernetes) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mypolicy.yaml", "there is no file mypolicy.yaml"),
+        ("rules", "rules is a directory and not a configuration"),
+        ("policy.txt", "the file policy.txt does not end in .json, .yaml or .yml"),
+    ],
+)
+def test_what_is_no_configuration_on_disk_is_hinted_at(
+    name: str,
+    reason: str,
+    sources: Sources,
+    nowhere: Kubernetes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "policy.txt").touch()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
-        load_policy("mypolicy.yaml", sources, nowhere)
+        load_policy(name, sources, nowhere)
     assert caught.value.message == (
         "cannot initialize Kubernetes client: invalid configuration: no configuration has been "
         "provided, try setting KUBERNETES_MASTER environment variable"
     )
-    assert caught.value.hint == "--kubeconfig or KUBECONFIG names the cluster to ask"
+    assert caught.value.hint == f"{reason}, so it was taken for the name of a policy in a cluster"
 
 
 @pytest.mark.parametrize(
