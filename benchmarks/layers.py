@@ -26,7 +26,8 @@ from conforma.oci.digest import Digest
 from conforma.oci.inflate import gzip_module, inflated
 from conforma.oci.layer import pieces_of
 from conforma.oci.manifest import Descriptor
-from conforma.oci.tar import TarEntry, TarWalker
+from conforma.oci.tar import TarWalker
+from conforma.oci.tar_entry import TarEntry
 from conforma.serve.images import Layer, Member, layer_of
 
 PIECE = 64 * 1024

@@ -9,7 +9,7 @@ from conforma.cache.toc import Row, Toc
 from conforma.errors import DigestMismatch, TooLarge
 from conforma.oci.inflate import gzip_module
 from conforma.oci.layer import walk
-from conforma.oci.tar import TarEntry
+from conforma.oci.tar_entry import TarEntry
 
 
 class Contents:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from conforma.cache.paths import clean, key_of
 from conforma.cache.toc import Toc
 from conforma.errors import EvaluationFailed
-from conforma.oci.tar import Kind
+from conforma.oci.tar_entry import Kind
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _MEMBERS: Final = frozenset({"paths", "kinds", "mode"})

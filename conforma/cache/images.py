@@ -34,7 +34,7 @@ from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
 from conforma.oci.media_types import DOCKER_CONFIG, OCI_CONFIG, OCTETS
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
-from conforma.oci.tar import Kind
+from conforma.oci.tar_entry import Kind
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from functools import partial
 from conforma.cache.paths import follow, key_of, lies_within, parent_of, path_of
 from conforma.cache.toc import Row, Selector, Toc
 from conforma.cache.toc_builder import TocBuilder
-from conforma.oci.tar import TarEntry
+from conforma.oci.tar_entry import TarEntry
 
 _NOT_DIRECTORIES = ("file", "hardlink", "symlink", "char", "block", "fifo")
 

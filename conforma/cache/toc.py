@@ -11,13 +11,13 @@ import json
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 from conforma.cache.paths import key_of, parent_of, path_of
 from conforma.oci.digest import Digest
-from conforma.oci.tar import Fragment, Kind
+from conforma.oci.tar_entry import Fragment, Kind
 
 # Raise it whenever the same layer would give another table.
 VERSION: Final = 1
@@ -79,17 +79,16 @@ class Toc:
         tangled: frozenset[bytes] = frozenset(),
         unsafe: str = "",
     ) -> None:
-        pairs = sorted((key_of(path), row) for path, row in rows.items())
-        self.keys = [key for key, _ in pairs]
-        self._kinds = bytes(KINDS.index(row.kind) for _, row in pairs)
-        self._small = array("I", [v for _, r in pairs for v in (r.mode, r.crc, r.order)])
-        self._large = array(
-            "q", [v for _, r in pairs for v in (r.uid, r.gid, r.size, r.offset, r.mtime)]
-        )
-        self._links = {i: r.link for i, (_, r) in enumerate(pairs) if r.link}
-        self._fragments = {
-            i: r.fragments for i, (_, r) in enumerate(pairs) if r.fragments is not None
-        }
+        by_key = {key_of(path): row for path, row in rows.items()}
+        self.keys = sorted(by_key)
+        ordered = map(by_key.__getitem__, self.keys)
+        columns = list(zip(*ordered, strict=True)) or [()] * len(Row._fields)
+        kinds, modes, uids, gids, sizes, offsets, mtimes, crcs, orders, links, fragments = columns
+        self._kinds = bytes(map(KINDS.index, kinds))
+        self._small = _interleaved("I", modes, crcs, orders)
+        self._large = _interleaved("q", uids, gids, sizes, offsets, mtimes)
+        self._links = {i: link for i, link in enumerate(links) if link}
+        self._fragments = {i: f for i, f in enumerate(fragments) if f is not None}
         self.whiteouts = whiteouts
         self.opaques = opaques
         self.tangled = tangled
@@ -220,3 +219,12 @@ class Toc:
         toc.tangled = frozenset(map(key_of, document["tangled"]))
         toc.unsafe = document["unsafe"]
         return toc
+
+
+def _interleaved(code: str, *columns: Sequence[int]) -> array[int]:
+    """The values of all columns, row by row."""
+    step = len(columns)
+    values = array(code, bytes(array(code).itemsize * step * len(columns[0])))
+    for number, column in enumerate(columns):
+        values[number::step] = array(code, column)
+    return values

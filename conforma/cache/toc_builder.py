@@ -12,7 +12,7 @@ from typing import Final
 
 from conforma.cache.paths import METADATA, OPAQUE, WHITEOUT, clean, follow, key_of
 from conforma.cache.toc import Row, Toc
-from conforma.oci.tar import TarEntry
+from conforma.oci.tar_entry import TarEntry
 
 _SPECIAL_BITS: Final = 0o7000
 
@@ -32,6 +32,7 @@ class TocBuilder:
         self._opaques: set[str] = set()
         self._links = 0  # symlinks among the rows
         self._resolved: dict[str, str | None] = {}  # where the name of a directory leads
+        self._places: dict[str, str] = {}  # the same for names as archives spell them, and a slash
         self._inhabited: set[str] = {""}  # directories that something was put into
         self._cut: dict[str, int] = {}  # trees that were replaced, and when
         self._tangled: set[str] = set()  # entries that came after what lies below them
@@ -40,20 +41,36 @@ class TocBuilder:
 
     def add(self, entry: TarEntry) -> None:
         """Take the archive's next member."""
-        path = clean(entry.path)
-        link: str | None = entry.link_target
-        if entry.kind == "hardlink":
-            link = clean(entry.link_target)
+        name, kind, mode, uid, gid, size, offset, target, mtime, crc, fragments = entry
+        directory, _, last = name.rpartition("/")
+        place = self._places.get(directory)
+        if place is not None and kind == "file" and last and not last.startswith("."):
+            # Most members are new files beside others: nothing to clean, follow or replace.
+            here = place + last
+            if here not in self._rows and here not in self._inhabited:
+                self._order += 1
+                self._rows[here] = Row._make(
+                    (kind, mode, uid, gid, size, offset, mtime, crc, self._order, target, fragments)
+                )
+                return
+        path = clean(name)
+        link: str | None = target
+        if kind == "hardlink":
+            link = clean(target)
         if path is None or link is None:
-            self._refuse(entry.path)
-        elif path:
-            self.add_row(
-                path,
-                Row(
-                    entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.offset,
-                    entry.mtime, entry.crc, 0, link, entry.fragments,
-                ),
-            )  # fmt: skip
+            self._refuse(name)
+            return
+        if path:
+            row = Row(kind, mode, uid, gid, size, offset, mtime, crc, 0, link, fragments)
+            self.add_row(path, row)
+        self._remember(directory)
+
+    def _remember(self, directory: str) -> None:
+        """Note where a directory is that something was put into, by the name an archive gives it."""
+        cleaned = clean(directory)
+        place = None if cleaned is None else self._place(cleaned)
+        if place is not None and place in self._inhabited:
+            self._places[directory] = f"{place}/" if place else ""
 
     def add_row(self, path: str, row: Row) -> None:
         """Take an entry whose path is clean but may lie behind symlinks."""
@@ -79,6 +96,7 @@ class TocBuilder:
             row = self._linked(row)
         if row.kind == "symlink" or (old is not None and old.kind == "symlink"):
             self._resolved.clear()
+            self._places.clear()
             self._links += 1
         self._rows[here] = row._replace(order=self._order)
 
@@ -97,11 +115,14 @@ class TocBuilder:
             rows = {path: row for path, row in rows.items() if not self._was_cut(path, row.order)}
         # A file with something below it was replaced by a directory in passing,
         # after it had replaced what lower layers had there.
-        inhabited = {path.rpartition("/")[0] for path in rows}
-        for directory in list(inhabited):
-            while directory := directory.rpartition("/")[0]:
-                inhabited.add(directory)
-        replaced = {p for p in inhabited if p in rows and rows[p].kind != "directory"}
+        replaced = {p for p in self._inhabited if p in rows and rows[p].kind != "directory"}
+        if replaced:
+            inhabited: set[str] = set()
+            for directory in {path.rpartition("/")[0] for path in rows}:
+                while directory not in inhabited:
+                    inhabited.add(directory)
+                    directory = directory.rpartition("/")[0]
+            replaced &= inhabited
         if replaced:
             rows = {path: row for path, row in rows.items() if path not in replaced}
             self._whiteouts |= replaced

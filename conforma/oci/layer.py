@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from conforma.oci.inflate import PIECE_IN
-from conforma.oci.tar import TarEntry, TarWalker
+from conforma.oci.tar import TarWalker
+from conforma.oci.tar_entry import TarEntry
 
 
 def walk(fileobj: BinaryIO, what: str = "layer") -> Iterator[TarEntry]:

@@ -9,65 +9,22 @@ manual, "Basic Tar Format"), and refuses what it cannot be sure about.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from conforma.errors import BadArchive, TooLarge
 from conforma.oci.inflate import gzip_module
+from conforma.oci.tar_entry import BLOCK, FLAGS, Fragment, TarEntry
 from conforma.oci.tar_fields import Fields, text
+from conforma.oci.tar_ordinary import OrdinaryMembers
 
-Kind = Literal["file", "hardlink", "symlink", "char", "block", "directory", "fifo"]
-
-BLOCK: Final = 512
 # Go's archive/tar draws the same line for long names and pax records.
 LONGEST_EXTENSION: Final = 1 << 20
 MOST_ENTRIES: Final = 1_000_000
 MOST_FRAGMENTS: Final = 20_000
 
-_KINDS: Final[dict[int, Kind]] = {
-    0: "file",
-    ord("0"): "file",
-    ord("7"): "file",
-    ord("1"): "hardlink",
-    ord("2"): "symlink",
-    ord("3"): "char",
-    ord("4"): "block",
-    ord("5"): "directory",
-    ord("6"): "fifo",
-    ord("S"): "file",
-}
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL, _SPARSE = b"LKxXgS"
 _VOLUME, _MULTIVOLUME, _DUMPDIR = b"VMD"
 _ZERO: Final = bytes(BLOCK)
-
-
-class Fragment(NamedTuple):
-    """A part of a sparse file that is stored: where it belongs, and how long it is."""
-
-    start: int
-    length: int
-
-
-# A tuple, not a dataclass: layers have tens of thousands of them, and making
-# a frozen dataclass costs four times as much.
-class TarEntry(NamedTuple):
-    """One member. ``path`` is the name as the archive spells it.
-
-    ``size`` is the length of the content, ``offset`` where its bytes begin in
-    the plain archive, ``crc`` their CRC-32. ``fragments`` is not ``None`` for
-    sparse files, whose bytes are only those fragments.
-    """
-
-    path: str
-    kind: Kind
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    offset: int
-    link_target: str
-    mtime: int
-    crc: int
-    fragments: tuple[Fragment, ...] | None
 
 
 class TarWalker:
@@ -101,11 +58,20 @@ class TarWalker:
         self._zeros = 0
         self._count = 0
         self._crc32 = gzip_module().crc32
+        self._ordinary = OrdinaryMembers(self._fields, self._emit)
 
     @property
     def ended(self) -> bool:
         """Whether the marker that ends an archive has been seen."""
         return self._zeros >= 2
+
+    @property
+    def _expects_any(self) -> bool:
+        """Whether the next block begins a member about which nothing was said before."""
+        return not (
+            self._name or self._link or self._pax or self._zeros
+            or self._sparse_header or self._map is not None
+        )  # fmt: skip
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the archive."""
@@ -129,8 +95,12 @@ class TarWalker:
                     block, self._head = self._head, b""
                     self._block(block, base + at)
             else:
-                at += BLOCK
-                self._block(data[at - BLOCK : at], base + at)
+                if self._expects_any:
+                    at = self._ordinary.take(data, at, base)
+                    self._padding = max(0, at - end)
+                if end - at >= BLOCK:
+                    at += BLOCK
+                    self._block(data[at - BLOCK : at], base + at)
 
     def finish(self) -> None:
         """No more bytes will come. Raises ``BadArchive`` if the archive is cut short."""
@@ -218,7 +188,7 @@ class TarWalker:
             raise BadArchive(f"{self._what}: a member name contains a NUL byte")
         if "size" in pax:
             size = self._fields.decimal(pax["size"], "size")
-        kind = _KINDS.get(flag, "file")
+        kind = FLAGS.get(flag, "file")
         if kind == "file" and flag in (0, ord("0")) and name.endswith(b"/"):
             kind = "directory"  # how tar marked directories before there was a type flag
         stored = size if kind == "file" else 0
@@ -375,8 +345,9 @@ class TarWalker:
         return self._fields.decimal(pax[name], name) if name in pax else self._fields.number(field)
 
     def _time(self, pax: dict[str, bytes], field: bytes) -> int:
-        # Times decide nothing here, so an odd one is no reason to refuse a layer.
+        if "mtime" not in pax:
+            return self._fields.time(field)
         try:
-            return int(float(pax["mtime"])) if "mtime" in pax else self._fields.number(field)
-        except (ValueError, OverflowError, BadArchive):
-            return 0
+            return int(float(pax["mtime"]))
+        except (ValueError, OverflowError):
+            return 0  # as for an odd header field

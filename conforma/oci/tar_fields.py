@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import zlib
+from typing import Final
 
 from conforma.errors import BadArchive
+
+_OCTAL: Final = re.compile(rb"[0-7]+")
 
 
 class Fields:
@@ -17,7 +20,7 @@ class Fields:
     def check_sum(self, block: bytes) -> None:
         """Raise unless the header's own checksum fits it."""
         digits = block[148:156].strip(b" \0")
-        stated = int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else -1
+        stated = int(digits, 8) if _OCTAL.fullmatch(digits) else -1
         # Adler-32's lower half is the sum of the bytes plus one, modulo 65521,
         # thirty times as fast as adding them up here.
         adler = zlib.adler32(block[156:], zlib.adler32(b"        ", zlib.adler32(block[:148])))
@@ -34,13 +37,23 @@ class Fields:
             if field[0] & 0x40 or value >= 1 << 63:
                 raise BadArchive(f"{self._what}: a number in a tar header is out of range")
             return value
-        digits = field.strip(b" \0")
+        digits = field.strip(b" \0").partition(b"\0")[0]
         if not digits:
             return 0
+        if not _OCTAL.fullmatch(digits):
+            raise BadArchive(f"{self._what}: a number in a tar header is malformed")
+        return int(digits, 8)
+
+    def owner(self, field: bytes) -> tuple[int, int, int]:
+        """Mode bits, user and group, which stand one after the other."""
+        return self.number(field[:8]) & 0o7777, self.number(field[8:16]), self.number(field[16:24])
+
+    def time(self, field: bytes) -> int:
+        """Seconds since 1970. Times decide nothing here, so an odd one is 0 and no error."""
         try:
-            return int(digits.partition(b"\0")[0], 8)
-        except ValueError as cause:
-            raise BadArchive(f"{self._what}: a number in a tar header is malformed") from cause
+            return self.number(field)
+        except BadArchive:
+            return 0
 
     def decimal(self, text: bytes, name: str) -> int:
         """A decimal number in an extension record, called ``name`` in the error."""
