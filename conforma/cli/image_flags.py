@@ -55,7 +55,7 @@ def image_flags() -> list[Flag]:
             default=(),
             help="FORMAT[=PATH][?OPTION=VALUE&...]; repeatable. Formats: json, yaml, text, "
             "appstudio, junit, html, sarif, github, summary, summary-markdown, attestation, "
-            "policy-input, vsa.",
+            "policy-input, provenance, vsa.",
         ),
         _text("output-file", "Deprecated, use --output: JSON to this file.", short="o"),
         _bool("strict", "Fail if a component may not be released.", short="s", default=True),

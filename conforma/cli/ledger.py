@@ -26,16 +26,23 @@ _KEY = Flag(
 
 
 def command_of(
-    name: str, help_text: str, *flags: Flag
+    name: str, takes: str, help_text: str, *flags: Flag
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command of the group out of a function."""
-    return click.command(cls=GoCommand, name=name, params=list(flags), help=help_text)
+    """Make a command of the group out of a function; usage says which words it ``takes``."""
+    return click.command(
+        cls=GoCommand,
+        name=name,
+        options_metavar=f"{takes} [OPTIONS]",
+        params=list(flags),
+        help=help_text,
+    )
 
 
 @command_of(
     "init",
-    "Make a ledger: conforma ledger init DIRECTORY --keys DIRECTORY.\n\nKeep the keys of root and "
-    "targets offline; the online key signs what is published.",
+    "DIRECTORY",
+    "Make a ledger and its keys.\n\nKeep the keys of root and targets offline; the online key "
+    "signs what is published.",
     Flag(["--keys"], default="", help="New directory for the keys, outside the ledger."),
     Flag(["--online-key"], default="", help="An existing online key instead of a new one."),
     Flag(["--bins"], type=GoInt(), default=256, help="Metadata files that share the targets."),
@@ -67,8 +74,9 @@ def init(ctx: click.Context, /, **flags: Any) -> None:
 
 @command_of(
     "publish",
-    "Publish summaries: conforma ledger publish DIRECTORY FILE...\n\nA file holds an in-toto "
-    "statement with a verification summary, best in a signed DSSE envelope.",
+    "DIRECTORY FILE...",
+    "Publish summaries.\n\nA file holds an in-toto statement with a verification summary, best in "
+    "a signed DSSE envelope.",
     _KEY,
     Flag(["--hold"], type=GoBool(), help="Queue without publishing, until --release."),
     Flag(["--release"], type=GoList(), default=(), help="Ids of held operations to publish."),
@@ -136,7 +144,7 @@ def publish(ctx: click.Context, /, **flags: Any) -> None:
             raise together(errors)
 
 
-@command_of("status", "Say how a ledger is: conforma ledger status DIRECTORY.")
+@command_of("status", "DIRECTORY", "Say how a ledger is: versions, dates and queue, as JSON.")
 @click.pass_context
 def status(ctx: click.Context, /, **_: Any) -> None:
     """Print versions, dates and queue as JSON."""
@@ -150,7 +158,8 @@ def status(ctx: click.Context, /, **_: Any) -> None:
 
 @command_of(
     "bump",
-    "Renew what expires: conforma ledger bump DIRECTORY. Run it daily, as from cron.",
+    "DIRECTORY",
+    "Renew what expires. Run it daily, as from cron.",
     _KEY,
     Flag(["--everything"], type=GoBool(), help="Renew all bins, not only those due."),
 )
@@ -171,7 +180,9 @@ def bump(ctx: click.Context, /, **flags: Any) -> None:
     click.echo(f"version {version}")
 
 
-@command_of("gc", "Remove what nobody needs any more: conforma ledger gc DIRECTORY.")
+@command_of(
+    "gc", "DIRECTORY", "Remove what nobody needs any more: superseded metadata, old records."
+)
 @click.pass_context
 def gc(ctx: click.Context, /, **_: Any) -> None:
     """Remove superseded metadata, unnamed content and old records."""

@@ -21,8 +21,9 @@ _ROOT = Flag(
 
 @command_of(
     "get",
-    "Print the summaries of an image: conforma ledger get DIRECTORY|URL DIGEST.\n\nWhat is printed "
-    "was verified and is current. Without --policy a directory is needed.",
+    "DIRECTORY|URL DIGEST",
+    "Print the summaries of an image.\n\nWhat is printed was verified and is current. Without "
+    "--policy a directory is needed.",
     _ROOT,
     Flag(["--policy"], default="", help="Fingerprint of the policy, as paths in the ledger begin."),
 )
@@ -61,7 +62,8 @@ def get(ctx: click.Context, /, **flags: Any) -> int:
 
 @command_of(
     "verify",
-    "Check everything in a ledger: conforma ledger verify DIRECTORY.",
+    "DIRECTORY",
+    "Check everything in a ledger.",
     _ROOT,
     Flag(["--public-key"], default="", help="Key that the summaries must be signed with."),
 )
@@ -88,7 +90,8 @@ def verify(ctx: click.Context, /, **flags: Any) -> None:
 
 @command_of(
     "serve",
-    "Serve a ledger over HTTP: conforma ledger serve DIRECTORY. Ctrl-C ends it.",
+    "DIRECTORY",
+    "Serve a ledger over HTTP, until Ctrl-C.",
     Flag(["--listen"], default="127.0.0.1:8080", help="Address and port; port 0 for any."),
 )
 @click.pass_context

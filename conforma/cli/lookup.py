@@ -64,6 +64,7 @@ _FORMATS: Final = ("text", "json", "table")
         Flag(["--no-cache"], type=GoBool(), help="Use nothing that earlier runs have read."),
         Flag(["--cache-dir"], default="", help="Directory of the cache (EC_CACHE_DIR)."),
     ],
+    options_metavar="[REF]... [OPTIONS]",
     help="Say what image references mean: digest, media type, platforms, size, annotations, and "
     "how many signatures, attestations and SBOMs are attached. Nothing is verified.\n\n"
     "References come as arguments, from --file, or, without either, from standard input. The "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=GoCommand,
     name="test",
+    options_metavar="FILE... [OPTIONS]",
     help="Hold the rules of a policy against JSON and YAML documents.\n\n"
     "Exit status: 0 passed, 1 failed; with --fail-on-warn 1 for warnings and 2 for failures.",
     params=[

@@ -13,6 +13,7 @@ from conforma.cli.command import Flag, read_flags
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoFloat, GoInt, GoList
 from conforma.cli.root import run
 from conforma.errors import InputError
+from conforma.report.formats import FORMATS
 
 FLAGS: list[click.Parameter] = [
     Flag(["--strict", "-s"], type=GoBool(), default=True),
@@ -202,6 +203,13 @@ def test_asking_for_help_or_the_version_loads_nothing_heavy(args: tuple[str, ...
     assert not {
         name for name in own if name.split(".")[1] not in ("cli", "errors", "gotext", "gojson")
     }
+
+
+def test_help_names_every_format_of_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "image", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    listed = words.partition("Formats: ")[2].partition(".")[0].split(", ")
+    assert sorted(listed) == sorted(FORMATS.keys() - {"hacbs"})  # a former name of appstudio
 
 
 @pytest.mark.slow
