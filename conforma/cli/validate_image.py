@@ -25,7 +25,6 @@ from conforma.gotext import quoted
 from conforma.policy.effective_time import rfc3339_nano
 from conforma.report import targets
 from conforma.report.formats import Options
-from conforma.trust.identity import Identity
 from conforma.validate.component import validate_component
 from conforma.validate.expansion import expand
 from conforma.validate.result import ComponentResult, Report
@@ -34,6 +33,7 @@ from conforma.validate.snapshot import Component
 
 if TYPE_CHECKING:
     from conforma.ledger.earlier import Earlier
+    from conforma.trust.identity import Identity
 
 log = logging.getLogger(__name__)
 

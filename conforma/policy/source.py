@@ -23,12 +23,7 @@ from conforma.cancellation import Cancellation
 from conforma.errors import InputError, PolicyError, SourceUnavailable
 from conforma.gotext import quoted
 from conforma.oci.retry import RetryPolicy
-from conforma.policy import mirrored
-from conforma.policy.archive import is_archive, unpack
-from conforma.policy.artifact import Artifacts
 from conforma.policy.files import TreeCopy, link_tree
-from conforma.policy.git import Git
-from conforma.policy.http import Http
 from conforma.policy.source_url import (
     Kind,
     directory_name,
@@ -82,8 +77,8 @@ class Sources:
         self._offline = offline
         self._cancellation = cancellation
         self._environment = os.environ if environment is None else environment
-        self._git = Git(cancellation, retry, self._environment)
-        self._http = Http(cancellation, retry, user_agent, self._environment)
+        self._retry = retry
+        self._user_agent = user_agent
         self._lock = threading.Lock()
         self._fetched: dict[str, Future[FetchedSource]] = {}
         self._directories: list[Path] = []
@@ -202,11 +197,19 @@ class Sources:
         ):
             return revision
         if kind == "git":
-            return self._git.fetch(url, destination, scratch)
+            from conforma.policy.git import Git
+
+            git = Git(self._cancellation, self._retry, self._environment)
+            return git.fetch(url, destination, scratch)
         if kind == "oci":
+            from conforma.policy.artifact import Artifacts
+
             return Artifacts(self._registry(), self._cancellation).fetch(url, destination)
         if kind == "http":
-            self._http.fetch(url, destination)
+            from conforma.policy.http import Http
+
+            http = Http(self._cancellation, self._retry, self._user_agent, self._environment)
+            http.fetch(url, destination)
         else:
             self._copy(url, destination)
         return ""
@@ -214,6 +217,8 @@ class Sources:
     def _from_mirror(self, url: str, destination: Path) -> str | None:
         """The revision of a mirrored copy, now in ``destination``; ``None`` to ask the network."""
         if self._use_mirrors:
+            from conforma.policy import mirrored
+
             revision = mirrored.fetch(self._registry(), url, destination, self._cancellation)
             if revision is not None:
                 return revision
@@ -237,9 +242,12 @@ class Sources:
             raise InputError(f"{quoted(str(source))} cannot be a path: {cause}") from cause
         if stat.S_ISDIR(mode):
             TreeCopy(self._cancellation).run(source, destination)
-        elif not stat.S_ISREG(mode):
+            return
+        if not stat.S_ISREG(mode):
             raise PolicyError(f"{source} is neither a directory nor a regular file")
-        elif is_archive(source.name):
+        from conforma.policy.archive import is_archive, unpack
+
+        if is_archive(source.name):
             unpack(source, destination, self._cancellation)
         else:
             # The Go tool stores a single file where its loaders never look.

@@ -8,22 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Final
 
-from conforma.report import (
-    as_appstudio,
-    as_evidence,
-    as_github,
-    as_html,
-    as_json,
-    as_junit,
-    as_provenance,
-    as_sarif,
-    as_summary,
-    as_text,
-    as_vsa,
-    as_yaml,
-)
 from conforma.validate.result import Report
 
 Piece = str | bytes
@@ -40,6 +27,8 @@ class Options:
 
 
 def _text(report: Report, options: Options) -> Iterator[Piece]:
+    from conforma.report import as_text
+
     return as_text.render(
         report,
         show_successes=options.show_successes,
@@ -50,35 +39,45 @@ def _text(report: Report, options: Options) -> Iterator[Piece]:
 
 
 def _html(report: Report, options: Options) -> Iterator[Piece]:
+    from conforma.report import as_html
+
     return as_html.render(
         report, show_successes=options.show_successes, show_warnings=options.show_warnings
     )
 
 
 def _github(report: Report, options: Options) -> Iterator[Piece]:
+    from conforma.report import as_github
+
     return as_github.render(report, show_warnings=options.show_warnings)
 
 
-def _plain(renderer: Callable[[Report], Iterator[Piece]]) -> Callable[..., Iterator[Piece]]:
-    return lambda report, _options: renderer(report)
+def _plain(module: str, name: str = "render") -> Callable[[Report, Options], Iterator[Piece]]:
+    def renderer(report: Report, _: Options) -> Iterator[Piece]:
+        # Each run needs one or two of the formats; all of them take 10 ms to import.
+        render: Callable[[Report], Iterator[Piece]]
+        render = getattr(import_module(f"conforma.report.{module}"), name)
+        return render(report)
+
+    return renderer
 
 
 FORMATS: Final[Mapping[str, Callable[[Report, Options], Iterator[Piece]]]] = {
-    "appstudio": _plain(as_appstudio.render),
-    "attestation": _plain(as_evidence.render_attestations),
+    "appstudio": _plain("as_appstudio"),
+    "attestation": _plain("as_evidence", "render_attestations"),
     "github": _github,
-    "hacbs": _plain(as_appstudio.render),
+    "hacbs": _plain("as_appstudio"),
     "html": _html,
-    "json": _plain(as_json.render),
-    "junit": _plain(as_junit.render),
-    "policy-input": _plain(as_evidence.render_policy_input),
-    "provenance": _plain(as_provenance.render),
-    "sarif": _plain(as_sarif.render),
-    "summary": _plain(as_summary.render),
-    "summary-markdown": _plain(as_summary.render_markdown),
+    "json": _plain("as_json"),
+    "junit": _plain("as_junit"),
+    "policy-input": _plain("as_evidence", "render_policy_input"),
+    "provenance": _plain("as_provenance"),
+    "sarif": _plain("as_sarif"),
+    "summary": _plain("as_summary"),
+    "summary-markdown": _plain("as_summary", "render_markdown"),
     "text": _text,
-    "vsa": _plain(as_vsa.render),
-    "yaml": _plain(as_yaml.render),
+    "vsa": _plain("as_vsa"),
+    "yaml": _plain("as_yaml"),
 }
 
 DETAILED: Final = frozenset({"github", "html", "sarif"})

@@ -16,7 +16,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from conforma import yamljson
 from conforma.cache.filters import InDirectories, TreeFilter
@@ -31,9 +32,11 @@ from conforma.oci.registry import Registry
 from conforma.policy.rego import shapes
 from conforma.policy.rego.engine import Builtin
 from conforma.policy.rego.frames import Undefined
-from conforma.policy.rego.sigstore import Signatures
 from conforma.trust.keys import PublicKey
 from conforma.trust.verify import Verifier
+
+if TYPE_CHECKING:
+    from conforma.policy.rego.sigstore import Signatures
 
 log = logging.getLogger("conforma.rego")
 
@@ -52,7 +55,13 @@ def builtins_for(
 ) -> Mapping[str, Builtin]:
     """The table of functions for one run; safe to share between threads."""
     oci = _Oci(registry, images, cancellation)
-    signatures = Signatures(verifier, load_key, cancellation)
+
+    @cache
+    def signatures() -> Signatures:
+        from conforma.policy.rego.sigstore import Signatures
+
+        return Signatures(verifier, load_key, cancellation)
+
     table: dict[str, Builtin] = {
         "ec.oci.blob": oci.blob,
         "ec.oci.parsed_blob": oci.parsed_blob,
@@ -68,8 +77,8 @@ def builtins_for(
     return {
         **{name: _absence_is_undefined(name, function) for name, function in table.items()},
         "ec.oci.image_manifests": oci.image_manifests,
-        "ec.sigstore.verify_image": signatures.verify_image,
-        "ec.sigstore.verify_attestation": signatures.verify_attestation,
+        "ec.sigstore.verify_image": lambda *given: signatures().verify_image(*given),
+        "ec.sigstore.verify_attestation": lambda *given: signatures().verify_attestation(*given),
     }
 
 
