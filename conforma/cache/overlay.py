@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Final
 
 from conforma.cache.paths import follow, key_of, lies_within, parent_of, path_of
 from conforma.cache.toc import Row, Selector, Toc
 from conforma.cache.toc_builder import TocBuilder
+from conforma.oci.memory import Memory
 from conforma.oci.tar_entry import TarEntry
 
+_ANSWERS: Final = 2 << 20
 _NOT_DIRECTORIES = ("file", "hardlink", "symlink", "char", "block", "fifo")
 
 
@@ -42,6 +45,8 @@ class Overlay:
         self.tocs: tuple[Toc, ...] = ()
         self._members = members
         self._hidden: dict[tuple[int, bytes, int], bool] = {}
+        self.answers: Memory[Any] = Memory(_ANSWERS)
+        """What readers have found out about it; images of one release are asked the same."""
         for toc in tocs:
             self.tocs = (*self.tocs, self._redirected(toc))
             self._hidden.clear()
