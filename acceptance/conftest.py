@@ -11,6 +11,7 @@ from acceptance.steps.cache import *  # noqa: F403
 from acceptance.steps.images import *  # noqa: F403
 from acceptance.steps.outcome import *  # noqa: F403
 from acceptance.steps.policy import *  # noqa: F403
+from acceptance.steps.pulling import *  # noqa: F403
 from acceptance.steps.running import *  # noqa: F403
 from acceptance.world import World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-from pytest_bdd import given, parsers
+from pytest_bdd import given, parsers, when
 
 from acceptance.world import World, own_layer
 from conforma.oci import media_types
@@ -23,6 +23,7 @@ USER, PASSWORD, WRONG = "robot", "correct-horse", "wrong-pony"
 
 
 @given(parsers.re(r'a signed and attested image "(?P<name>[^"]+)"$'))
+@when(parsers.re(r'another signed and attested image "(?P<name>[^"]+)" joins the release$'))
 def good_image(world: World, name: str) -> None:
     world.publish(name, signed=world.key, attested=world.key)
 
@@ -162,6 +163,7 @@ def hanging_registry(world: World, name: str) -> Gate:
 
 
 @given("the registry is down")
+@when("the registry is shut down")
 def registry_down(world: World) -> None:
     world.registry.close()
 

@@ -55,6 +55,33 @@ def validate_release_at_once(world: World, count: int, options: str) -> None:
         world.finish(process, report)
 
 
+@when(parsers.parse('the release is mirrored to "{place}"'))
+def mirror_release(world: World, place: str, *more: str) -> None:
+    arguments = ("mirror", f"--images={world.write_snapshot()}", f"--to={place}", *more)
+    world.finish(world.start(*arguments), world.new_report())
+
+
+@when(parsers.parse('the release and its policy are mirrored to "{place}"'))
+def mirror_release_and_policy(world: World, place: str) -> None:
+    mirror_release(world, place, f"--policy={world.write_policy()}")
+
+
+@when(parsers.parse('the log is forgotten and the release is mirrored again to "{place}"'))
+def mirror_release_after_clearing(world: World, place: str) -> None:
+    world.registry.log.clear()
+    mirror_release(world, place)
+
+
+@when(parsers.re(r'the rule "(?P<code>[^"]+)" is explained for the release$'))
+@when(parsers.re(r'the rule "(?P<code>[^"]+)" is explained for "(?P<name>[^"]+)" of the release$'))
+def explain_rule(world: World, code: str, name: str = "web") -> None:
+    validation = world.arguments(f"--images={world.write_snapshot()}", report=world.new_report())
+    shared = ("--policy=", "--public-key=", "--images=", "--ignore-rekor")
+    arguments = [argument for argument in validation if argument.startswith(shared)]
+    process = world.start("explain", code, f"--component={name}", *arguments)
+    world.finish(process, world.new_report())
+
+
 @when("the release is validated and interrupted while the registry hangs")
 def interrupt(world: World, gate: Gate) -> None:
     report = world.new_report()
