@@ -61,11 +61,8 @@ def _referrers(
     repository: Repository, subject: Digest, wanted: str | None
 ) -> list[dict[str, object]]:
     found = []
-    for digest, stored in sorted(repository.manifests.items()):
+    for digest, stored in repository.referrers(subject):
         document = stored.document
-        target = document.get("subject")
-        if not isinstance(target, dict) or target.get("digest") != str(subject):
-            continue
         kind = document.get("artifactType") or (document.get("config") or {}).get("mediaType")
         if wanted is not None and kind != wanted:
             continue

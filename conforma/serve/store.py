@@ -38,6 +38,12 @@ class StoredManifest:
             return {}
         return parsed if isinstance(parsed, dict) else {}
 
+    @property
+    def subject(self) -> str | None:
+        """The digest of the manifest that this one says it is about."""
+        subject = self.document.get("subject")
+        return str(subject.get("digest")) if isinstance(subject, dict) else None
+
 
 class Repository:
     """Manifests, tags and the blobs one repository knows. Every method is atomic."""
@@ -47,6 +53,8 @@ class Repository:
         self._file = file
         self._lock = threading.Lock()
         self._manifests: dict[Digest, StoredManifest] = {}
+        self._about: dict[str, set[Digest]] = {}
+        """What refers to each subject; reading every manifest for every list takes too long."""
         self._tags: dict[str, Digest] = {}
         self._blobs: set[Digest] = set()
 
@@ -61,6 +69,12 @@ class Repository:
         """All manifests, a copy."""
         with self._lock:
             return dict(self._manifests)
+
+    def referrers(self, subject: Digest) -> list[tuple[Digest, StoredManifest]]:
+        """The manifests about ``subject``, by digest."""
+        with self._lock:
+            found = self._about.get(str(subject), ())
+            return [(digest, self._manifests[digest]) for digest in sorted(found)]
 
     def find(self, tag_or_digest: str | Digest) -> tuple[Digest, StoredManifest] | None:
         """The manifest under a tag or digest."""
@@ -81,7 +95,7 @@ class Repository:
         """Keep a manifest, under ``tag`` as well if given; ``digest`` may be a lie."""
         digest = digest or Digest.of(raw)
         with self._lock:
-            self._manifests[digest] = StoredManifest(media_type, raw)
+            self._keep(digest, StoredManifest(media_type, raw))
             if tag is not None:
                 self._tags[tag] = digest
             self._save()
@@ -94,7 +108,7 @@ class Repository:
                 found = self._tags.pop(tag_or_digest, None) is not None
             else:
                 digest = Digest.parse(tag_or_digest)
-                found = self._manifests.pop(digest, None) is not None
+                found = self._drop(digest)
                 self._tags = {t: d for t, d in self._tags.items() if d != digest}
             self._save()
         return found
@@ -127,7 +141,19 @@ class Repository:
         self._blobs = {Digest.parse(text) for text in saved["blobs"]}
         for text, entry in saved["manifests"].items():
             stored = StoredManifest(entry["mediaType"], entry["raw"].encode("latin-1"))
-            self._manifests[Digest.parse(text)] = stored
+            self._keep(Digest.parse(text), stored)
+
+    def _keep(self, digest: Digest, stored: StoredManifest) -> None:
+        self._drop(digest)
+        self._manifests[digest] = stored
+        if stored.subject is not None:
+            self._about.setdefault(stored.subject, set()).add(digest)
+
+    def _drop(self, digest: Digest) -> bool:
+        stored = self._manifests.pop(digest, None)
+        if stored is not None and stored.subject is not None:
+            self._about[stored.subject].discard(digest)
+        return stored is not None
 
     def _save(self) -> None:
         if self._file is None:

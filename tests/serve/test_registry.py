@@ -258,6 +258,23 @@ def test_lists_referrers_by_type_and_in_pages(server: RegistryServer, client: ht
     assert "next" not in rest.links
 
 
+def test_referrers_are_those_that_are_there_now(tmp_path: Path) -> None:
+    with RegistryServer(tmp_path) as server:
+        digest = image_of([]).put(server.store, "app")
+        subject = subject_of(server.store, "app", digest)
+        kept, deleted = (
+            artifact_of(kind, [(b"1", kind, {})], subject=subject).put(server.store, "app")
+            for kind in ("a/x", "a/y")
+        )
+        repository = server.store.repository("app")
+        assert [found for found, _ in repository.referrers(digest)] == sorted([kept, deleted])
+        assert repository.delete_manifest(str(deleted))
+        repository.put_manifest(b"{}", "a/z", digest=deleted)  # says nothing about a subject
+    with RegistryServer(tmp_path) as again, httpx.Client(base_url=again.url) as client:
+        listed = client.get(f"/v2/app/referrers/{digest}").json()["manifests"]
+        assert [entry["digest"] for entry in listed] == [str(kept)]
+
+
 def test_the_referrers_api_can_be_absent(server: RegistryServer, client: httpx.Client) -> None:
     digest = image_of([]).put(server.store, "app")
     assert client.get(f"/v2/app/referrers/{digest}").json()["manifests"] == []
