@@ -7,10 +7,8 @@ one it issues only to who proves possession of the key.
 from __future__ import annotations
 
 import json
-import threading
 from base64 import b64decode, urlsafe_b64decode
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography import x509
@@ -18,58 +16,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from acceptance.private_sigstore.fulcio import Fulcio, Leaf
+from acceptance.private_sigstore.service import Answer, Service
 
 
-class FulcioServer:
+class FulcioServer(Service):
     """Issues certificates; ``issued`` are those so far."""
 
     def __init__(self, fulcio: Fulcio) -> None:
         self.fulcio = fulcio
         self.issued: list[Leaf] = []
-        owner = self
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers["Content-Length"]))
-                bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                kind, body = owner.answer(self.path, json.loads(content), bearer)
-                self.send_response(200 if "/v2/" in self.path else 201)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Keep quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Where the authority is served."""
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> FulcioServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def answer(self, path: str, request: dict[str, Any], bearer: str) -> tuple[str, bytes]:
-        """Content type and body for one request."""
+    def answer(self, path: str, headers: Mapping[str, str], content: bytes) -> Answer:
+        """The certificate that is asked for, with its chain."""
+        request = json.loads(content)
+        bearer = headers.get("Authorization", "").removeprefix("Bearer ")
         token = request.get("credentials", {}).get("oidcIdentityToken") or bearer
         claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
         leaf = self.fulcio.issue(
@@ -79,10 +40,11 @@ class FulcioServer:
         )
         self.issued.append(leaf)
         if "/v2/" not in path:
-            return "application/pem-certificate-chain", (leaf.pem + leaf.chain_pem).encode()
+            body = (leaf.pem + leaf.chain_pem).encode()
+            return Answer(201, body, media_type="application/pem-certificate-chain")
         chain = [leaf.pem, *(_pem(certificate) for certificate in leaf.chain)]
-        answer = {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
-        return "application/json", json.dumps(answer).encode()
+        document = {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
+        return Answer(200, json.dumps(document).encode())
 
 
 class _Public:

@@ -8,7 +8,8 @@ import pytest
 
 from acceptance.private_sigstore.cosign import provenance
 from acceptance.private_sigstore.fulcio import public_pem
-from acceptance.private_sigstore.rekor_server import Fault, RekorServer
+from acceptance.private_sigstore.rekor_server import RekorServer
+from acceptance.private_sigstore.service import Answer
 from conforma.serve.signing import add_tag_layer
 from conforma.trust.evidence import SIGNATURE
 from tests.cli.shop import Outcome, Shop
@@ -53,7 +54,7 @@ def test_without_the_log_nothing_is_signed(shop: Shop, lab: Lab) -> None:
 
 def test_a_log_that_is_down_decides_nothing(shop: Shop, lab: Lab) -> None:
     with RekorServer(lab.log) as log:
-        log.faults += [Fault(503)] * 10
+        log.faults += [Answer(503)] * 10
         done = validate(shop, lab, f"--rekor-url={log.url}")
     assert done.status == 3
     assert "searching log query" in done.component("web")["error"]

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from acceptance.private_sigstore import rekor
 from acceptance.private_sigstore.cosign import provenance
 from acceptance.private_sigstore.fulcio import public_pem
-from acceptance.private_sigstore.rekor_server import Fault, RekorServer
+from acceptance.private_sigstore.rekor_server import RekorServer
+from acceptance.private_sigstore.service import Answer
 from conforma.cancellation import Cancellation
 from conforma.errors import InputError, LogUnavailable, NoMatchingSignature
 from conforma.oci.options import RegistryOptions
@@ -226,7 +227,7 @@ def test_what_was_never_logged_is_not_found(
     world.tag("sig", bare(world.lab.signature(world.digest)))
     world.lab.log.entries.clear()
     assert refusal(world, client, log) == "signature not found in transparency log"
-    log.faults.append(Fault(404, b'{"message": "no entries found"}'))
+    log.faults.append(Answer(404, b'{"message": "no entries found"}'))
     assert refusal(world, client, log) == "signature not found in transparency log"
 
 
@@ -234,7 +235,7 @@ def test_a_log_that_refuses_the_proposal_is_told(
     world: World, client: RekorClient, log: RekorServer
 ) -> None:
     world.tag("sig", bare(world.lab.signature(world.digest)))
-    log.faults.append(Fault(400, b'{"code":400,"message":"error canonicalizing entry"}'))
+    log.faults.append(Answer(400, b'{"code":400,"message":"error canonicalizing entry"}'))
     told = refusal(world, client, log)
     assert told.startswith(f"searching log query: POST {log.url}/api/v1/log/entries/retrieve: ")
     assert "error canonicalizing entry" in told
@@ -247,7 +248,7 @@ def test_an_outage_is_no_missing_signature(
     world: World, client: RekorClient, log: RekorServer
 ) -> None:
     world.tag("sig", bare(world.lab.signature(world.digest)))
-    log.faults += [Fault(503)] * 3
+    log.faults += [Answer(503)] * 3
     asking = verifier(world, client, log.url)
     with pytest.raises(LogUnavailable) as caught:
         asking.image_signatures(world.image)
@@ -263,7 +264,7 @@ def test_too_many_requests_are_waited_out(
     world: World, client: RekorClient, log: RekorServer
 ) -> None:
     world.tag("sig", bare(world.lab.signature(world.digest)))
-    log.faults += [Fault(429, headers={"Retry-After": "0"}), Fault(502)]
+    log.faults += [Answer(429, headers={"Retry-After": "0"}), Answer(502)]
     assert verifier(world, client, log.url).image_signatures(world.image)
     assert len(log.queries) == 3
 
@@ -272,7 +273,7 @@ def test_a_log_that_asks_for_a_long_pause_has_closed(
     world: World, client: RekorClient, log: RekorServer
 ) -> None:
     world.tag("sig", bare(world.lab.signature(world.digest)))
-    log.faults.append(Fault(429, headers={"Retry-After": "3600"}))
+    log.faults.append(Answer(429, headers={"Retry-After": "3600"}))
     with pytest.raises(LogUnavailable, match="it asks for a pause of 3600 s"):
         verifier(world, client, log.url).image_signatures(world.image)
     assert len(log.queries) == 1
@@ -283,7 +284,7 @@ def test_an_answer_that_is_none_is_an_outage(
     world: World, client: RekorClient, log: RekorServer, body: bytes
 ) -> None:
     world.tag("sig", bare(world.lab.signature(world.digest)))
-    log.faults.append(Fault(200, body))
+    log.faults.append(Answer(200, body))
     with pytest.raises(LogUnavailable, match="searching log query: "):
         verifier(world, client, log.url).image_signatures(world.image)
 
