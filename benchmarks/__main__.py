@@ -1,4 +1,7 @@
-"""``python -m benchmarks`` lists the benchmarks; ``python -m benchmarks NAME…`` runs them."""
+"""``python -m benchmarks`` lists the benchmarks; ``python -m benchmarks NAME…`` runs them.
+
+``python -m benchmarks experiments`` says which of them shows which experiment and target.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-SUPPORT = {"__main__", "ledger_plot", "ledger_results", "measure"}
+SUPPORT = {"__main__", "ledger_plot", "ledger_results", "measure", "processes"}
 
 
 def names() -> list[str]:

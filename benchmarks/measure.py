@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -61,8 +62,24 @@ def medians(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, 
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+_recorders: list[list[tuple[str, str, str]]] = []
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, str, str]]]:
+    """The rows of all tables that are printed in the block."""
+    rows: list[tuple[str, str, str]] = []
+    _recorders.append(rows)
+    try:
+        yield rows
+    finally:
+        _recorders.remove(rows)
+
+
 def table(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
     """Print measure, value, and what was asked for."""
+    for recorder in _recorders:
+        recorder += rows
     print(f"\n{title}")
     width = max(len(measure) for measure, _, _ in rows)
     for measure, value, target in rows:
