@@ -79,6 +79,18 @@ class QuestionSeen:
     """Waiting for another thread that asked the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Content that was handed out whole, and is hashed. ``size`` is in bytes."""
+
+    digest: Digest
+    size: int
+    place: str
+    """The registry or layout that gave it; empty for what an earlier run kept."""
+    mirror: bool = False
+    """Whether that stands in for the place that the reference names."""
+
+
 class ContentStore(Protocol):
     """Content of earlier runs, by digest, and notes. Thread safe; troubles of its own are silent."""
 
@@ -115,7 +127,7 @@ class RegistryOptions:
     """Most other requests at once to one host."""
     largest_manifest: int = 4 * MEBIBYTE
     largest_config: int = 16 * MEBIBYTE
-    remembered: int = 64 * MEBIBYTE
+    remembered: int = 32 * MEBIBYTE
     """Manifests and small blobs kept in memory for the run."""
     most_pages: int = 1000
     """Pages of a tag or referrers list that are read before giving up."""
@@ -137,6 +149,8 @@ class RegistryOptions:
     """Called after every request, from the thread that made it."""
     witness: Callable[[QuestionSeen], None] | None = None
     """Called after every question, from the thread that asked it."""
+    delivered: Callable[[Delivery], None] | None = None
+    """Called after content came whole, from the thread that read it."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """Where credentials, certificates and proxies are configured."""
 

@@ -42,6 +42,8 @@ TRACE: Final = 5
 # The Go tool shows each rule the file its input was written to; there is none here.
 _INPUT_FILE: Final = {"name": "input.json", "dir": "/"}
 
+_NO_RULES: Final = "no rego files found in policy subdirectory"
+
 Fate = Literal["kept", "excluded", "excepted", "consequence"]
 
 
@@ -125,6 +127,7 @@ class SourceGroupEvaluator:
         self._intentions = pipeline_intentions(group.rule_data)
         self._trace = trace
         self._origins = dict(origins or {})
+        self._policy_dirs = tuple(policy_dirs)
         self._ruleset = engine.compile(policy_dirs, data_dirs, document, wait=False)
         self._lock = threading.Lock()
         self._book: RuleBook | PolicyError | None = None
@@ -148,8 +151,13 @@ class SourceGroupEvaluator:
             return self._book
 
     def _located(self, error: PolicyError) -> PolicyError:
-        """The error; if it names files of ours, its hint says whose copies they are."""
+        """The error; if it is about files of ours, its hint says whose copies they are."""
         named = [
+            f"{self._origins[path]} has no .rego files; //DIRECTORY behind it names a part of it"
+            for path in self._policy_dirs
+            if error.message == _NO_RULES and path in self._origins and not _has_rules(path)
+        ]
+        named += [
             f"{path} is a copy of {origin}"
             for path, origin in self._origins.items()
             if f"{path}/" in error.message
@@ -298,6 +306,11 @@ def _subject(step: Step) -> Subject:
     finding = step.finding
     collections = finding.metadata.get("collections", ()) if finding.code else ()
     return Subject(finding.code, finding.terms, tuple(collections))
+
+
+def _has_rules(directory: Path) -> bool:
+    names = (path.name.lower() for path in directory.rglob("*"))
+    return any(name.endswith(".rego") and not name.endswith("_test.rego") for name in names)
 
 
 def _nothing_matches(item: str) -> str:

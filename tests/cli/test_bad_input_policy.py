@@ -71,8 +71,11 @@ def test_a_source_without_rules(release: BadRelease) -> None:
     place = release.shop.directory / "empty"
     place.mkdir()
     (place / "README.md").write_text("no rules here")
-    done = release.run(policy=release.shop.policy(str(place)))
+    both = {"sources": [{"policy": [release.shop.rules(), str(place)]}]}
+    done = release.run(policy=json.dumps(both))
     assert_refused(done, "no rego files found in policy subdirectory")
+    assert f"hint: file::{place} has no .rego files" in done.err
+    assert done.err.count("has no .rego files") == 1
 
 
 def test_a_source_that_is_not_there(release: BadRelease) -> None:

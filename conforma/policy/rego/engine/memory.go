@@ -18,7 +18,7 @@ const patience = 3 * time.Second
 // A collection is due when this much has been allocated since the last one.
 // That is far apart while little is in use, which takes a quarter off the time
 // of compiling, and keeps what is waiting to be collected small beside the rest.
-const garbage = 128 << 20
+const garbage = 64 << 20
 
 const (
 	oftenest  = 50
