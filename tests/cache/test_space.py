@@ -5,7 +5,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from conforma.cache.disk import AREAS, Key
 from conforma.cache.index import INTERVAL, Index
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
+from conforma.serve.images import Member, layer_of
 from tests.cache.upstream import Upstream, sample
 
 
@@ -99,6 +103,36 @@ def test_lc_29_an_entry_in_use_costs_one_index_write_a_minute(tmp_path: Path) ->
     assert first.facts()[str(key)].used == now[0]
     first.close()
     second.close()
+
+
+def test_lc_29_hits_of_all_views_by_all_processes_cost_one_write_for_each_entry(
+    tmp_path: Path,
+) -> None:
+    what = layer_of([Member("etc/name", b"x")])
+    plain = sample()
+
+    def nothing(_offset: int) -> Any:
+        raise AssertionError("a hit fetches nothing")
+
+    @contextmanager
+    def fetch(offset: int) -> Iterator[Iterator[bytes]]:
+        yield iter([what.blob[offset:]])
+
+    first, second = opened(tmp_path / "c"), opened(tmp_path / "c")
+    first.layer(what.descriptor, what.diff_id, fetch).contents()
+    first.put(plain.descriptor, Upstream(plain).fetch)
+    for cache in (first, second):
+        layer = cache.layer(what.descriptor, what.diff_id, nothing)
+        for _ in range(50):
+            layer.compressed().close()
+            layer.uncompressed().close()
+            layer.stream().close()
+            layer.contents()
+            cache.layer(plain.descriptor, None, nothing).compressed().close()
+        cache.close()
+    assert first.stats.hits + second.stats.hits >= 500
+    # Two blobs, and the plain tar, table and link of one of them.
+    assert (first._index.writes, second._index.writes) == (5, 0)
 
 
 def test_lc_29_a_full_cache_makes_room_by_itself(tmp_path: Path) -> None:
