@@ -1,0 +1,111 @@
+"""Real processes that fill the cache, seen from the test: started, awaited, let go, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.races.filler import CONTINUE
+from tests.races.layers import LAYERS
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fill:
+    """One process that reads one view; ``moved`` is set when it has come somewhere."""
+
+    def __init__(self, number: int, view: str) -> None:
+        self.number, self.view = number, view
+        self.allowed: set[str] = set()
+        """Errors that it may end with, because somebody it may have waited for met them."""
+        self.armed = True
+        """Whether it may still stop, or be stopping, before its step."""
+        self.forked, self.moved, self.ended = (threading.Event() for _ in range(3))
+        self.pid = 0
+        self.outcome: dict[str, Any] = {}
+
+    def hear(self, event: dict[str, Any]) -> None:
+        if event["event"] == "forked":
+            self.pid = event["pid"]
+            self.forked.set()
+            return
+        if event["event"] == "done":
+            self.outcome = event
+            self.ended.set()
+        self.moved.set()
+
+    def go(self) -> None:
+        """Do not stop any more."""
+        self.armed = False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, CONTINUE)
+
+    def kill(self) -> None:
+        """Returns when the process is dead, and its locks are free."""
+        self.armed = False
+        try:
+            process = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            assert select.select([process], [], [], 20)[0], "a killed process lives on"
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(process)
+
+    def check(self) -> None:
+        """It read what it should, or was told why not."""
+        if "error" in self.outcome:
+            assert self.outcome["error"] in self.allowed, self.outcome
+            return
+        right = hashlib.sha256(LAYERS[self.number].expected(self.view)).hexdigest()
+        assert self.outcome["sha256"] == right, "a process read wrong bytes"
+
+
+class Filler:
+    """The process that makes the fills, and a thread that hears what they say."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._fills: dict[int, Fill] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.races.filler"],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start(self, kind: str, directory: Path, log: Path, fill: Fill, step: int) -> None:
+        """Have a process made; returns when it exists."""
+        number = next(self._numbers)
+        self._fills[number] = fill
+        task = {
+            "id": number, "kind": kind, "directory": str(directory), "log": str(log),
+            "layer": fill.number, "view": fill.view, "step": step,
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        assert fill.forked.wait(20), "no process was made"
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            self._fills[event["id"]].hear(event)
