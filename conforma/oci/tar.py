@@ -15,12 +15,12 @@ from conforma.errors import BadArchive, TooLarge
 from conforma.oci.inflate import gzip_module
 from conforma.oci.tar_entry import BLOCK, FLAGS, Fragment, TarEntry
 from conforma.oci.tar_fields import Fields, text
+from conforma.oci.tar_map import MOST_FRAGMENTS, PaxMap
 from conforma.oci.tar_ordinary import OrdinaryMembers
 
 # Go's archive/tar draws the same line for long names and pax records.
 LONGEST_EXTENSION: Final = 1 << 20
 MOST_ENTRIES: Final = 1_000_000
-MOST_FRAGMENTS: Final = 20_000
 
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL, _SPARSE = b"LKxXgS"
 _VOLUME, _MULTIVOLUME, _DUMPDIR = b"VMD"
@@ -53,8 +53,7 @@ class TarWalker:
         self._pax: dict[str, bytes] = {}
         self._sparse_header: bytes | None = None
         self._fragments: list[Fragment] = []
-        self._map: bytes | None = None
-        self._map_room = 0
+        self._map: PaxMap | None = None
         self._zeros = 0
         self._count = 0
         self._crc32 = gzip_module().crc32
@@ -213,7 +212,7 @@ class TarWalker:
         )
         self._crc = 0
         if map_in_body:
-            self._map, self._map_room = b"", stored
+            self._map = PaxMap(self._fields, self._what, stored)
             return
         if fragments is not None:
             self._check_map(fragments, stored, length)
@@ -222,19 +221,14 @@ class TarWalker:
     def _map_block(self, block: bytes, after: int) -> None:
         """Take a block of the map that opens a pax 1.0 sparse member's content."""
         assert self._map is not None and self._entry is not None
-        self._map += block
-        self._map_room -= BLOCK
-        numbers = self._map.split(b"\n")[:-1]
-        wanted = 1 + 2 * self._fields.decimal(numbers[0], "sparse map") if numbers else 1
-        if wanted > 2 * MOST_FRAGMENTS or self._map_room < 0:
-            raise BadArchive(f"{self._what}: malformed sparse map")
-        if not numbers or len(numbers) < wanted:
+        numbers = self._map.take(block)
+        if numbers is None:
             return
-        self._map = None
-        fragments = self._pairs([self._fields.decimal(n, "sparse map") for n in numbers[1:wanted]])
-        self._check_map(fragments, self._map_room, self._entry.size)
+        room, self._map = self._map.room, None
+        fragments = self._pairs(numbers)
+        self._check_map(fragments, room, self._entry.size)
         self._entry = self._entry._replace(offset=after, fragments=fragments)
-        self._expect(self._map_room)
+        self._expect(room)
 
     def _expect(self, size: int) -> None:
         self._body = size

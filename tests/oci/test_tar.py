@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import pytest
 
-from conforma.errors import BadArchive, ConformaError
+from conforma.errors import BadArchive, ConformaError, TooLarge
 from conforma.oci.tar import TarWalker
 from conforma.oci.tar_entry import BLOCK, TarEntry
 
@@ -179,3 +179,52 @@ def test_damaged_archives_end_in_our_own_errors_or_in_other_members() -> None:
             walked(bytes(data), [dice.randrange(len(data))])
         except ConformaError as error:
             assert "archive" in error.message
+
+
+def sparse_member(map_text: bytes, pieces: bytes, size: int) -> bytes:
+    """A file in pax's sparse format 1.0, whose content begins with its map."""
+    padded = map_text + bytes(-len(map_text) % BLOCK)
+    info = tarfile.TarInfo("holes")
+    info.size = len(padded) + len(pieces)
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "holes",
+        "GNU.sparse.realsize": str(size),
+    }
+    return info.tobuf(tarfile.PAX_FORMAT) + padded + pieces + bytes(-len(pieces) % BLOCK)
+
+
+def test_a_sparse_file_is_read_by_the_map_before_its_content() -> None:
+    count = 3_000
+    lines = [count, *(n for piece in range(count) for n in (piece * 10, 2))]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    raw = sparse_member(text, b"ab" * count, count * 10) + bytes(2 * BLOCK)
+    (entry,) = walked(raw, [])
+    assert (entry.path, entry.kind, entry.size) == ("holes", "file", count * 10)
+    assert entry.fragments is not None
+    assert [(piece.start, piece.length) for piece in entry.fragments] == [
+        (piece * 10, 2) for piece in range(count)
+    ]
+    assert raw[entry.offset : entry.offset + 2 * count] == b"ab" * count
+
+
+@pytest.mark.parametrize(
+    ("start", "block", "error"),
+    [
+        (b"", bytes(BLOCK), BadArchive),
+        (b"", b"1" * BLOCK, BadArchive),
+        (b"2\n", b"1" * BLOCK, BadArchive),
+        (b"20001\n", bytes(BLOCK), TooLarge),
+        (b"-1\n", bytes(BLOCK), BadArchive),
+    ],
+)
+def test_a_map_without_end_is_refused_and_not_collected(
+    start: bytes, block: bytes, error: type[ConformaError]
+) -> None:
+    info = tarfile.TarInfo("holes")
+    info.size = 1 << 32
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "5"}
+    walker = TarWalker(lambda _: None)
+    with pytest.raises(error):
+        walker.feed(info.tobuf(tarfile.PAX_FORMAT) + start + block[len(start) :] + block * 4)
