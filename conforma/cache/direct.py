@@ -7,13 +7,14 @@ that is gone when its last reader closes. Nothing is shared and nothing stays.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from conforma.cache.contents import Contents
 from conforma.cache.handles import SharedFile
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.link import check_claim
+from conforma.cache.origins import Origins
 from conforma.cache.sink import Spill
 from conforma.cache.stats import CacheStats, Counters
 from conforma.cache.tables import table_of
@@ -29,8 +30,13 @@ class DirectLayers:
     """Stands in for :class:`~conforma.cache.safe_cache.SafeCache` where there is no directory."""
 
     def __init__(
-        self, cancellation: Cancellation | None = None, limits: Limits | None = None
+        self,
+        cancellation: Cancellation | None = None,
+        limits: Limits | None = None,
+        *,
+        origins: Origins | None = None,
     ) -> None:
+        self._origins = origins
         self._cancellation = cancellation
         self._limits = limits or Limits()
         self._counters = Counters()
@@ -59,9 +65,11 @@ class DirectLayers:
         fetch: Fetch,
         *,
         origin: str = "",
+        image: str = "",
+        offers: Callable[[], bool] | None = None,
     ) -> SafeLayer:
         """A layer that is fetched each time somebody reads it. No I/O happens here."""
-        return SafeLayer(self, descriptor, diff_id, fetch, origin)
+        return SafeLayer(self, descriptor, diff_id, fetch, origin, image=image, offers=offers)
 
     def put(
         self,
@@ -73,6 +81,11 @@ class DirectLayers:
     ) -> SafeLayer:
         """The same as :meth:`layer`: there is no place to put anything."""
         return self.layer(descriptor, diff_id, fetch, origin=origin)
+
+    def verified_at(self, digest: Digest) -> float:
+        """Nothing is kept that could have been hashed before."""
+        del digest
+        return 0.0
 
     def get(self, digest: Digest) -> None:
         """Nothing is ever here."""
@@ -97,6 +110,10 @@ class DirectLayers:
         if layer.size not in (UNKNOWN, hasher.size):
             raise SizeMismatch(f"{what}: got {hasher.size} bytes where {layer.size} were declared")
         hasher.check(what)
+        if self._origins is not None:
+            self._origins.used(
+                layer.digest, hasher.size, layer.media_type, "pass_through", layer.image
+            )
         return spill.finish()
 
     def uncompressed(

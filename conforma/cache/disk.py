@@ -221,6 +221,13 @@ class LayerStore:
         self.quarantine(key, handle)
         return None
 
+    def stored_at(self, key: Key) -> float:
+        """When the entry was written, in seconds since the epoch; 0 if it is not here."""
+        try:
+            return self.path(key).lstat().st_mtime
+        except OSError:
+            return 0.0
+
     def quarantine(self, key: Key, handle: SharedFile) -> None:
         """Take a bad entry out of service, unless a good one has replaced it meanwhile."""
         self._set_aside(key, handle.inode)

@@ -28,7 +28,7 @@ from conforma.errors import (
     TooLarge,
     UnsafeArchive,
 )
-from conforma.oci.digest import DiffID
+from conforma.oci.digest import DiffID, Digest
 from conforma.oci.layer import walk
 from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
 from conforma.oci.media_types import DOCKER_CONFIG, OCI_CONFIG, OCTETS
@@ -211,9 +211,7 @@ class ImageReader:
                 f"{reference}: configuration of {descriptor.size} bytes, "
                 f"over the limit of {_LARGEST_CONFIG}"
             )
-        layer = self._cache.layer(
-            descriptor, None, self._fetch(reference, descriptor), origin=reference.repository_name
-        )
+        layer = self._layer(reference, descriptor, None)
         with _complete(reference), layer.compressed() as source:
             raw = source.read()
         try:
@@ -234,14 +232,29 @@ class ImageReader:
                 )
             diff_ids = listed or diff_ids
         return tuple(
-            self._cache.layer(
-                descriptor,
-                diff_id,
-                self._fetch(reference, descriptor),
-                origin=reference.repository_name,
-            )
+            self._layer(reference, descriptor, diff_id)
             for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True)
         )
+
+    def _layer(
+        self, reference: Reference, descriptor: Descriptor, diff_id: DiffID | None
+    ) -> SafeLayer:
+        return self._cache.layer(
+            descriptor,
+            diff_id,
+            self._fetch(reference, descriptor),
+            origin=reference.repository_name,
+            image=str(reference),
+            offers=lambda: self._offers(reference, descriptor.digest),
+        )
+
+    def _offers(self, reference: Reference, digest: Digest) -> bool:
+        """Whether the repository has the blob, as its registry says now."""
+        try:
+            self._registry.blob_size(reference, digest)
+        except NotFound:
+            return False
+        return True
 
     def _fetch(self, reference: Reference, descriptor: Descriptor) -> Fetch:
         def fetch(offset: int) -> AbstractContextManager[Iterator[bytes]]:
@@ -260,7 +273,13 @@ class ImageReader:
             return nullcontext(iter((data[offset:],)))
 
         descriptor = Descriptor(OCTETS, digest, UNKNOWN)
-        return self._cache.layer(descriptor, None, fetch, origin=reference.repository_name)
+        return self._cache.layer(
+            descriptor,
+            None,
+            fetch,
+            origin=reference.repository_name,
+            offers=lambda: self._offers(reference, digest),
+        )
 
     def _stack(self, reference: Reference, cancellation: Cancellation | None) -> Stack:
         layers = self.layers(reference)

@@ -14,7 +14,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,10 +31,14 @@ _TOTALS: Final = "totals"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What the index says about an entry. ``used`` is in seconds since the epoch."""
+    """What the index says about an entry.
+
+    ``used``, and ``checked`` (0: never, since it was stored), are in seconds since the epoch.
+    """
 
     used: float
     media_type: str = ""
+    checked: float = 0.0
 
 
 class Index:
@@ -50,6 +55,7 @@ class Index:
         self._writable = writable
         self._clock = clock
         self._noted: dict[str, float] = {}
+        self._checked: dict[str, float] = {}
         self._tasks: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -63,7 +69,13 @@ class Index:
         if (last is not None and abs(now - last) < INTERVAL) or not self._writable:
             return
         self._noted[name] = now
-        self._ask(lambda database: self._note(database, name, now, media_type))
+        checked = self._checked.pop(name, 0.0)
+        self._ask(lambda database: self._note(database, name, Fact(now, media_type, checked)))
+
+    def checked(self, key: Key) -> None:
+        """Note that an entry was hashed and is right; written with its next use, or at the end."""
+        if self._writable:
+            self._checked[str(key)] = self._clock()
 
     def forget(self, key: Key) -> None:
         """Note that an entry is gone."""
@@ -127,6 +139,9 @@ class Index:
 
     def close(self) -> None:
         """Write what is waiting to be written."""
+        while self._checked:
+            name, moment = self._checked.popitem()
+            self._ask(partial(self._note, name=name, fact=Fact(0.0, "", moment)))
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -176,21 +191,26 @@ class Index:
                 shutil.rmtree(self._directory, ignore_errors=True)
         return {}
 
-    def _note(self, database: Any, name: str, now: float, media_type: str) -> None:
+    def _note(self, database: Any, name: str, fact: Fact) -> None:
         stored = _parse(database.get(name))
         if stored is not None:
-            media_type = media_type or stored.media_type
-            if abs(now - stored.used) < INTERVAL and media_type == stored.media_type:
+            fact = Fact(
+                fact.used or stored.used,
+                fact.media_type or stored.media_type,
+                max(fact.checked, stored.checked),
+            )
+            known = abs(fact.used - stored.used) < INTERVAL
+            if known and replace(stored, used=fact.used) == fact:
                 return  # another process has said so
         self.writes += 1
-        database[name] = json.dumps([now, media_type])
+        database[name] = json.dumps([fact.used, fact.media_type, fact.checked])
 
 
 def _parse(text: object) -> Fact | None:
     if not isinstance(text, str):
         return None
     try:
-        used, media_type = json.loads(text)
-        return Fact(float(used), str(media_type))
+        used, media_type, *checked = json.loads(text)
+        return Fact(float(used), str(media_type), *map(float, checked[:1]))
     except (ValueError, TypeError):
         return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
+from conforma.cache.index import Index
 from conforma.cache.options import Verify
 
 
 class Integrity:
     """Checks entries of one store as ``policy`` wants it, and quarantines bad ones."""
 
-    def __init__(self, store: LayerStore, policy: Verify) -> None:
+    def __init__(self, store: LayerStore, index: Index, policy: Verify) -> None:
         self._store = store
+        self._index = index
         self._policy = policy
         self._verified: set[tuple[Key, tuple[int, int]]] = set()
 
@@ -28,6 +30,7 @@ class Integrity:
         good = self._store.content_matches(key, handle)
         if good:
             self._verified.add(mark)
+            self._index.checked(key)
         else:
             self._store.quarantine(key, handle)
         return good

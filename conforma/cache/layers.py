@@ -57,6 +57,8 @@ class SafeLayer:
         fetch: Fetch,
         origin: str,
         held: SharedFile | None = None,
+        image: str = "",
+        offers: Callable[[], bool] | None = None,
     ) -> None:
         self._source = source
         self.descriptor = descriptor
@@ -64,6 +66,8 @@ class SafeLayer:
         self.fetch = fetch
         self.origin = origin
         self.held = held
+        self.image = image
+        self.offers = offers
 
     @property
     def digest(self) -> Digest:

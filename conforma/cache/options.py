@@ -41,7 +41,8 @@ class CacheOptions:
     an abandoned temporary file is kept, so that its download can be resumed.
     ``strict`` raises ``CacheUnusable`` when an entry cannot be stored, instead
     of serving the bytes without storing them. ``counted`` adds what is read to
-    the directory's totals when the cache is closed.
+    the directory's totals when the cache is closed. ``proof`` hands a layer
+    out only for repositories that are known to offer it.
     """
 
     directory: Path = field(default_factory=default_directory)
@@ -52,4 +53,5 @@ class CacheOptions:
     grace: float = 3600.0
     strict: bool = False
     counted: bool = True
+    proof: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -6,6 +6,7 @@ Every promise made here is a numbered test; ``DESIGN.md`` has the table.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,14 +19,15 @@ from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
 from conforma.cache.directory import prepare
 from conforma.cache.disk import Key, LayerStore
-from conforma.cache.follow import Follower
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
 from conforma.cache.integrity import Integrity
 from conforma.cache.layers import Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.options import CacheOptions
+from conforma.cache.origins import Origins
 from conforma.cache.plains import Plains
+from conforma.cache.proofs import Proofs
 from conforma.cache.singleflight import SingleFlight, refuse_reentry
 from conforma.cache.space import Space, Usage
 from conforma.cache.stats import CacheStats, Counters, Outcome
@@ -54,15 +56,18 @@ class SafeCache:
         store: LayerStore,
         counters: Counters,
         cancellation: Cancellation | None,
+        origins: Origins | None = None,
     ) -> None:
         self.options = options
         self.store = store
+        self._origins = origins
         self._counters = counters
         self._cancellation = cancellation
         self._index = Index(store.root / "index", writable=store.writable)
         self._space = Space(store, self._index, counters, options.max_bytes, options.grace)
         self._content = StoredContent(store, self._index, self._space)
-        self._integrity = Integrity(store, options.verify)
+        self._proofs = Proofs(self._content) if options.proof else None
+        self._integrity = Integrity(store, self._index, options.verify)
         turns = Turns(store, counters, options.patience)
         transfer = Transfer(store, options, counters, self._space)
         self._tables = Tables(store)
@@ -82,10 +87,12 @@ class SafeCache:
         cancellation: Cancellation | None = None,
         *,
         before_step: fs.Step = fs.no_step,
+        origins: Origins | None = None,
     ) -> SafeCache:
         """Use ``options.directory``, creating it if need be.
 
         A directory we may only read serves what it has and stores nothing.
+        ``origins`` is told what is read, for verdict provenance.
         Raises ``CacheUnusable`` if it cannot serve at all, or must not be
         trusted: a symlink, or writable for everybody.
         """
@@ -97,7 +104,7 @@ class SafeCache:
             writable=writable,
             on_quarantine=lambda _key: counters.add("quarantines"),
         )
-        return cls(options, store, counters, cancellation)
+        return cls(options, store, counters, cancellation, origins)
 
     def __enter__(self) -> Self:
         return self
@@ -121,13 +128,30 @@ class SafeCache:
         """The counters of this object, as a snapshot."""
         return self._counters.snapshot("read-write" if self.store.writable else "read-only")
 
-    def content(self) -> StoredContent:
-        """What a registry client keeps here besides layers; ends with this cache."""
-        return self._content
+    def content(self) -> StoredContent | None:
+        """What a registry client keeps here besides layers; ends with this cache.
+
+        Nothing where repositories must prove what they offer: there the
+        registry is asked for manifests and evidence in every run.
+        """
+        return self._content if self._proofs is None else None
 
     def totals(self) -> Totals:
         """What all runs on this directory that have ended have counted."""
         return self._index.totals()
+
+    def verified_at(self, digest: Digest) -> float:
+        """When what is read of this digest was last hashed; 0 if it is gone, or was never here.
+
+        In seconds since the epoch: when it was stored, or checked since.
+        """
+        link = self._derivation.link(digest)
+        keys = [Key.of("blobs", digest), Key.of("links", digest)]
+        moments = [self.store.stored_at(key) for key in keys]
+        if link is not None:
+            keys.append(Key.of("layers", link.diff_id))
+        facts = [self._index.fact(key) for key in keys] if any(moments) else []
+        return max([*moments, *(fact.checked for fact in facts if fact is not None)])
 
     def usage(self) -> Usage:
         """What the directory holds now, by looking."""
@@ -135,7 +159,7 @@ class SafeCache:
 
     def upkeep(self) -> Upkeep:
         """The operations of ``conforma cache``."""
-        return Upkeep(self.store, self._space)
+        return Upkeep(self.store, self._index, self._space)
 
     def collect(self) -> int:
         """Remove old leftovers and what is over the limit; returns the bytes freed."""
@@ -148,18 +172,23 @@ class SafeCache:
         fetch: Fetch,
         *,
         origin: str = "",
+        image: str = "",
+        offers: Callable[[], bool] | None = None,
     ) -> SafeLayer:
         """A layer that will be fetched when somebody reads it. No I/O happens here.
 
         ``fetch`` is called with a byte offset, in a thread of the cache, and
         must not use the cache. ``origin`` names the repository, so that one
-        that denies access does not speak for another. Raises ``BadDigest`` if
-        the digest is malformed.
+        that denies access does not speak for another, ``image`` is what the layer
+        is read as a part of. ``offers`` asks whether the repository has it,
+        where that must be proven. Raises ``BadDigest`` if the digest is malformed.
         """
         Key.of("blobs", descriptor.digest)
         if diff_id is not None:
             Key.of("layers", diff_id)
-        return SafeLayer(self, descriptor, diff_id, fetch, origin)
+        if self._proofs is not None and origin:
+            fetch = self._proofs.watched(fetch, origin, descriptor.digest)
+        return SafeLayer(self, descriptor, diff_id, fetch, origin, image=image, offers=offers)
 
     def put(
         self,
@@ -200,8 +229,11 @@ class SafeCache:
         """The layer's plain tar, complete and verified. Used by :class:`SafeLayer`."""
         return self._demand(self._plains.get, layer, cancellation)
 
-    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Follower:
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
         """The layer's blob as it comes. Used by :class:`SafeLayer`."""
+        if self._proofs is not None and not self._proofs.holds(layer):
+            # Somebody else's download may not be followed before there is a proof.
+            return self.compressed(layer, cancellation).raw_reader()
         refuse_reentry(layer.digest)
         cancellation = cancellation or self._cancellation
 
@@ -219,6 +251,8 @@ class SafeCache:
     def contents_at_hand(self, layer: SafeLayer) -> Contents | None:
         """The layer's files if its table is here. Used by :class:`SafeLayer`."""
         refuse_reentry(layer.digest)
+        if self._proofs is not None and not self._proofs.holds(layer):
+            return None
         toc = self._find_table(layer)
         if toc is None:
             return None
@@ -245,6 +279,8 @@ class SafeCache:
             cancellation.raise_if_cancelled()
         try:
             produced = view(layer, cancellation)
+            if self._proofs is not None:
+                self._proofs.require(layer, cancellation)
         except BaseException:
             self._counters.finish("leaders")
             raise
@@ -255,6 +291,8 @@ class SafeCache:
         self._counters.finish(outcome)
         if outcome in ("hits", "coalesced") and layer.size > 0:
             self._counters.add("saved_bytes", layer.size)
+        if self._origins is not None:
+            self._origins.used(layer.digest, layer.size, layer.media_type, outcome, layer.image)
 
     def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
         toc = self._find_table(layer)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from conforma.cache.disk import AREAS, Key, LayerStore
 from conforma.cache.handles import SharedFile
+from conforma.cache.index import Index
 from conforma.cache.link import Link
 from conforma.cache.space import Space
 from conforma.cache.toc import Toc
@@ -43,8 +44,9 @@ class Verdict:
 class Upkeep:
     """The operations on one store. All of them are safe while others read and write it."""
 
-    def __init__(self, store: LayerStore, space: Space) -> None:
+    def __init__(self, store: LayerStore, index: Index, space: Space) -> None:
         self._store = store
+        self._index = index
         self._space = space
 
     def inventory(self) -> Inventory:
@@ -82,7 +84,9 @@ class Upkeep:
                 continue
             verdict.checked += 1
             verdict.bytes += handle.size
-            if not self._is_right(file.key, handle):
+            if self._is_right(file.key, handle):
+                self._index.checked(file.key)
+            else:
                 self._store.quarantine(file.key, handle)
                 verdict.bad.append(str(file.key))
             yield verdict

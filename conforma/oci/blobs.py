@@ -10,14 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-import httpx
-
 from conforma.errors import BadResponse, RegistryUnreachable, SizeMismatch, TooLarge
+from conforma.oci import broken
 from conforma.oci.attempts import Attempts
 from conforma.oci.digest import Digest, Hasher
 from conforma.oci.exchange import Exchange
 from conforma.oci.meter import Meter
-from conforma.oci.options import Lane
+from conforma.oci.options import Delivery, Lane
 from conforma.oci.reference import Reference
 from conforma.oci.sender import Ask, Response
 
@@ -62,6 +61,7 @@ class BlobStream:
         self._may_discard = True
         self._resumptions = 0
         self._attempts: Attempts = exchange.attempts(None if offset == 0 else _FRUITLESS_REQUESTS)
+        self._place = ("", False)
         self._response: Response | None = None
         if size is None or offset < size:
             self._response = self._open()
@@ -76,6 +76,7 @@ class BlobStream:
             self._meter.add(received_bytes=self._position - started_at)
         if self._hasher is not None:
             self._hasher.check(self._what)
+        self._exchange.delivered(Delivery(self._digest, self._position, *self._place))
 
     def close(self) -> None:
         """Give the connection back, or cut it if the body was not read to its end."""
@@ -97,7 +98,7 @@ class BlobStream:
                 if self._position - opened_at >= _WORTHWHILE:
                     self._attempts = self._exchange.attempts(_FRUITLESS_REQUESTS)
                 yield chunk
-        except httpx.TransportError as cause:
+        except broken.TransportError as cause:
             self._resume(cause)
         else:
             if self._size is None or self._position >= self._size:
@@ -105,9 +106,9 @@ class BlobStream:
             else:
                 # A server that speaks HTTP/1.0, or sends less than the range
                 # it was asked for, cannot say so in a better way.
-                self._resume(httpx.RemoteProtocolError("the body ended early"))
+                self._resume(broken.RemoteProtocolError("the body ended early"))
 
-    def _resume(self, cause: httpx.TransportError) -> None:
+    def _resume(self, cause: broken.TransportError) -> None:
         self.close()
         error = self._exchange.explained(self._ask(), cause)
         self._resumptions += 1
@@ -130,6 +131,7 @@ class BlobStream:
 
     def _open(self) -> Response:
         response = self._exchange.respond(self._ask(), self._attempts)
+        self._place = (response.place, response.mirror)
         try:
             self._check_head(response)
         except BaseException:

@@ -11,17 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-import httpx
-
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, NotFound, RateLimited, RegistryError, TooLarge
-from conforma.oci import faults
+from conforma.oci import broken, faults
 from conforma.oci.attempts import Attempts
 from conforma.oci.limiter import Limiter
 from conforma.oci.login import Login
 from conforma.oci.meter import Meter
 from conforma.oci.mirrors import Mirror
-from conforma.oci.options import RegistryOptions
+from conforma.oci.options import Delivery, RegistryOptions
 from conforma.oci.redirects import REDIRECTS, follow
 from conforma.oci.reference import Reference
 from conforma.oci.retry import TRANSIENT, retry_after
@@ -41,6 +39,9 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    place: str
+    """The registry that answered."""
+    mirror: bool
 
 
 class Exchange:
@@ -60,7 +61,7 @@ class Exchange:
         )
         self.login = Login(options, cancellation, meter, self.fetch, self.target)
         self._complained: set[str] = set()
-        self._unregister = cancellation.on_cancel(self._sender.transport.close)
+        self._unregister = cancellation.on_cancel(self._sender.close)
 
     def close(self) -> None:
         """Cut every connection."""
@@ -70,7 +71,7 @@ class Exchange:
     def target(self, ask: Ask) -> Target:
         """Where ``ask`` goes first."""
         if ask.is_elsewhere:
-            return Target.of(httpx.URL(ask.path))
+            return Target.parse(ask.path)
         reference = ask.reference
         origin, host = server_of(self._options.scheme(reference.registry), reference.registry)
         return Target(origin, host, f"/v2/{reference.repository}/{ask.path}")
@@ -86,13 +87,15 @@ class Exchange:
             response = self.respond(ask, attempts)
             try:
                 body = self._read(response, limit, ask)
-            except httpx.TransportError as cause:
+            except broken.TransportError as cause:
                 response.close()  # nobody waits with a place in the lane
                 attempts.failed(self.explained(ask, cause), cause)
                 continue
             finally:
                 response.close()
-            return Answer(response.status_code, response.headers, body)
+            return Answer(
+                response.status_code, response.headers, body, response.place, response.mirror
+            )
 
     def respond(self, ask: Ask, attempts: Attempts) -> Response:
         """An answer with an expected status, its body still to be read; the caller closes it.
@@ -109,7 +112,9 @@ class Exchange:
         ):
             there = replace(ask, reference=mirror.place_of(ask.reference))
             if mirror.final:
-                return self._respond(there, attempts)
+                answer = self._respond(there, attempts)
+                answer.mirror = True
+                return answer
             if attempts.count == 0:
                 response = self._from_mirror(there, mirror)
                 if response is not None:
@@ -136,6 +141,7 @@ class Exchange:
                 _log.warning("mirror %s is not used for this: %s", mirror.host, error.message)
             return None
         self._meter.add(mirrored=1)
+        response.mirror = True
         return response
 
     def _respond(self, ask: Ask, attempts: Attempts) -> Response:
@@ -149,10 +155,11 @@ class Exchange:
             try:
                 response, redirected = self._authorized(ask, target, attempts.count, waited)
                 if response.status_code in ask.expected:
+                    response.place = ask.reference.registry
                     self.pool.adapt(origin, overloaded=False)
                     return response
                 self._refused(ask, target, response, attempts, redirected=redirected)
-            except httpx.TransportError as cause:
+            except broken.TransportError as cause:
                 error = self.explained(ask, cause)
                 if not faults.may_pass(cause):
                     raise error from cause
@@ -162,7 +169,12 @@ class Exchange:
                 if first:
                     self.throttle.answered(origin)
 
-    def explained(self, ask: Ask, cause: httpx.TransportError) -> RegistryError:
+    def delivered(self, delivery: Delivery) -> None:
+        """Tell whoever wants to know that content came whole."""
+        if self._options.delivered is not None:
+            self._options.delivered(delivery)
+
+    def explained(self, ask: Ask, cause: broken.TransportError) -> RegistryError:
         """The error for a broken connection; raises ``Interrupted`` if we broke it ourselves."""
         self._cancellation.raise_if_cancelled()
         return faults.broken(ask.reference, ask.method, self.target(ask), cause)
@@ -185,8 +197,7 @@ class Exchange:
         if response.status_code not in REDIRECTS or ask.method not in ("GET", "HEAD"):
             return response, False
 
-        def forward(elsewhere: httpx.URL) -> Response:
-            there = Target.of(elsewhere)
+        def forward(there: Target) -> Response:
             credentials = shown if there.origin == target.origin else None
             return self._sender.send(ask, there, credentials, attempt, 0.0)
 

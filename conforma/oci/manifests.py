@@ -19,7 +19,7 @@ from conforma.oci.exchange import Answer, Exchange
 from conforma.oci.flights import Flights
 from conforma.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from conforma.oci.memory import Memory
-from conforma.oci.options import RegistryOptions
+from conforma.oci.options import Delivery, RegistryOptions
 from conforma.oci.questions import Question, Questions
 from conforma.oci.recall import Meaning, Recall
 from conforma.oci.reference import DEFAULT_REGISTRY, Reference
@@ -187,9 +187,9 @@ class Manifests:
         if described is None:
             return self._fetch(reference, None)[0]
         question.source = "store"
-        return self._remember(
-            reference, reference.digest, _parsed(raw, described.media_type, reference)
-        )
+        document = _parsed(raw, described.media_type, reference)
+        self._kept(reference.digest, document)
+        return self._remember(reference, reference.digest, document)
 
     def _fetch(
         self, reference: Reference, meaning: Meaning | None
@@ -205,6 +205,7 @@ class Manifests:
         )
         if meaning is not None and answer.status == 304:
             document = _parsed(meaning.raw, meaning.media_type, reference)
+            self._kept(meaning.digest, document)
             return self._remember(reference, meaning.digest, document), False
         # Of a tag we know nothing better than what the registry calls it.
         promised = reference.digest or _digest_header(answer)
@@ -218,10 +219,15 @@ class Manifests:
         document = _read_document(answer, reference, verified=promised is not None)
         digest = _digest_of(document, reference)
         self._recall.keep(digest, document.raw)
+        self._exchange.delivered(Delivery(digest, len(document.raw), answer.place, answer.mirror))
         if reference.digest is None:
             entity_tag = answer.headers.get("etag", "")
             self._recall.note(reference, entity_tag, digest, document.media_type)
         return self._remember(reference, digest, document), True
+
+    def _kept(self, digest: Digest, document: Manifest | Index) -> None:
+        """An earlier run has kept it, and it was hashed again."""
+        self._exchange.delivered(Delivery(digest, len(document.raw), ""))
 
     def _remember(
         self, reference: Reference, digest: Digest, document: Manifest | Index

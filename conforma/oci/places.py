@@ -12,17 +12,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from conforma.cancellation import Cancellation
 from conforma.errors import InputError, NotFound, TooLarge
 from conforma.oci.digest import Digest
-from conforma.oci.layout import Layout
 from conforma.oci.layout_names import is_attachment_of
 from conforma.oci.manifest import Descriptor, Index, Manifest
-from conforma.oci.options import MEBIBYTE, RegistryOptions
+from conforma.oci.options import MEBIBYTE, Delivery, RegistryOptions
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
+
+if TYPE_CHECKING:
+    from conforma.oci.layout import Layout
 
 _READ_ONLY: Final = "an image layout is written by conforma mirror only"
 
@@ -51,7 +53,11 @@ class Places(Registry):
         """As the registry's."""
         layout = self._place(reference)
         _refuse_impossible(reference, layout)
-        return super().manifest(reference) if layout is None else layout.manifest(reference)
+        if layout is None:
+            return super().manifest(reference)
+        found = layout.manifest(reference)
+        self._given(layout, reference, reference.digest or Digest.of(found.raw), len(found.raw))
+        return found
 
     @contextmanager
     def open_blob(
@@ -69,7 +75,7 @@ class Places(Registry):
                 yield chunks
         else:
             with layout.open_blob(descriptor, offset=offset, verify=verify) as chunks:
-                yield chunks
+                yield self._told(chunks, layout, reference, descriptor.digest)
 
     def read_blob(
         self, reference: Reference, blob: Descriptor | Digest, *, limit: int = 16 * MEBIBYTE
@@ -81,7 +87,9 @@ class Places(Registry):
             return super().read_blob(reference, blob, limit=limit)
         if isinstance(blob, Descriptor) and blob.size > limit:
             raise TooLarge(f"{reference}: {blob.size} bytes, over the limit of {limit}")
-        return layout.read_blob(blob, limit=limit)
+        data = layout.read_blob(blob, limit=limit)
+        self._given(layout, reference, digest, len(data))
+        return data
 
     def blob_size(self, reference: Reference, digest: Digest) -> int:
         """As the registry's."""
@@ -116,10 +124,21 @@ class Places(Registry):
         _refuse_layout(reference)
         return super().push_manifest(reference, raw, media_type)
 
+    def _told(
+        self, chunks: Iterator[bytes], layout: Layout, reference: Reference, digest: Digest
+    ) -> Iterator[bytes]:
+        yield from chunks
+        self._given(layout, reference, digest, layout.blob_size(digest))
+
+    def _given(self, layout: Layout, reference: Reference, digest: Digest, size: int) -> None:
+        self._exchange.delivered(Delivery(digest, size, layout.place, not reference.is_layout))
+
     def _place(self, reference: Reference) -> Layout | None:
         """The layout that answers for ``reference``; ``None`` for its registry."""
         if reference.is_layout:
             return self._layout(reference.registry)
+        if not self._mirrors:
+            return None
         about = reference.digest or is_attachment_of(reference.tag)
         for mirror in self._mirrors:
             if about is not None and mirror.has(about):
@@ -129,6 +148,8 @@ class Places(Registry):
         return None
 
     def _layout(self, place: str) -> Layout:
+        from conforma.oci.layout import Layout
+
         with self._lock:
             if place not in self._layouts:
                 self._layouts[place] = Layout.open(place)

@@ -20,7 +20,7 @@ from conforma.oci.flights import Flights
 from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
 from conforma.oci.memory import Memory
 from conforma.oci.meter import Meter, RegistryStats
-from conforma.oci.options import MEBIBYTE, Lane, Patience, RegistryOptions, RequestSeen
+from conforma.oci.options import MEBIBYTE, Delivery, Lane, Patience, RegistryOptions, RequestSeen
 from conforma.oci.reference import Reference
 from conforma.oci.retry import RetryPolicy
 
@@ -195,6 +195,7 @@ class Registry:
         found = self._recall.content(digest, size) if size is not None else None
         if found is not None:
             question.source = "store"
+            self._exchange.delivered(Delivery(digest, len(found), ""))
         else:
             found = self._blob_flights.run(
                 (key, size, limit),

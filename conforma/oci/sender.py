@@ -2,18 +2,18 @@
 
 Questions (GET and HEAD) go over our connections the short way; everything
 else, and whatever needs a proxy, through an ``httpx.Client`` over the same
-connections.
+connections, made when it is first needed.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
-import httpx
-
+from conforma.oci import broken
 from conforma.oci.http1 import Pairs, combined
 from conforma.oci.meter import Meter
 from conforma.oci.options import Lane, RegistryOptions, RequestSeen
@@ -21,7 +21,10 @@ from conforma.oci.proxies import Proxies
 from conforma.oci.reference import Reference
 from conforma.oci.target import Target
 from conforma.oci.tls import client_context
-from conforma.oci.transport import LANE, Received, Transport
+from conforma.oci.transport import Received, Transport
+
+if TYPE_CHECKING:
+    from conforma.oci.relay import Client, Relayed
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
@@ -51,20 +54,26 @@ class Ask:
 class Response:
     """The head of an answer, and its body to be read once or closed."""
 
-    __slots__ = ("_finish", "_headers", "_pairs", "_stream", "received", "status_code", "target")
+    __slots__ = (
+        "_finish", "_headers", "_pairs", "_stream",
+        "mirror", "place", "received", "status_code", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
         target: Target,
         status: int,
         pairs: Pairs,
-        stream: Received | httpx.Response,
+        stream: Received | Relayed,
         finish: Callable[[Response], None],
     ) -> None:
         self.target = target
         self.status_code = status
         self.received = 0
         """Bytes of the body read so far."""
+        self.place = ""
+        """The registry that answered, whoever then stored the bytes for it."""
+        self.mirror = False
         self._pairs = pairs
         self._headers: dict[str, str] | None = None
         self._stream = stream
@@ -82,9 +91,8 @@ class Response:
         return [value for key, value in self._pairs if key.lower() == name]
 
     def chunks(self) -> Iterator[bytes]:
-        """The body. Raises ``httpx.TransportError``."""
-        stream = self._stream
-        for chunk in stream.iter_raw() if isinstance(stream, httpx.Response) else stream:
+        """The body. Raises ``broken.TransportError``."""
+        for chunk in self._stream:
             self.received += len(chunk)
             yield chunk
         self.close()
@@ -110,23 +118,17 @@ class Sender:
             tls=lambda: client_context(environment),
             proxies=Proxies.from_environment(environment),
         )
-        patience = options.patience
         common = {"User-Agent": options.user_agent, "Accept-Encoding": "identity"}
         self._common = "".join(f"{name}: {_clean(value)}\r\n" for name, value in common.items())
-        self._client = httpx.Client(
-            transport=self.transport,
-            timeout=httpx.Timeout(
-                patience.connect, read=patience.read, write=patience.read, pool=None
-            ),
-            headers=common,
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+        self._patience = options.patience
+        self._headers = common
 
     def send(
         self, ask: Ask, target: Target, authorization: str | None, attempt: int, waited: float
     ) -> Response:
-        """The head of the answer; the caller closes it. Raises ``httpx.TransportError``.
+        """The head of the answer; the caller closes it. Raises ``broken.TransportError``.
 
         ``attempt`` and ``waited`` (seconds) are what an observer is told.
         """
@@ -134,20 +136,21 @@ class Sender:
         if authorization is not None:
             headers = {**headers, "Authorization": authorization}
         sent = len(ask.content) if isinstance(ask.content, bytes) else 0
-        started, queued, status, problem = time.monotonic(), 0.0, None, ""
-        answer: Received | httpx.Response
+        started, queued = time.monotonic(), 0.0
+        answer: Received | Relayed
         try:
-            if ask.method in _READING and self.transport.is_direct(target.origin):
+            if ask.method in _READING and self.transport.proxy_for(target.origin) is None:
                 answer = self._directly(ask, target, headers)
-                status, pairs, queued = answer.status, answer.pairs, answer.queued
             else:
                 answer = self._through_client(ask, target, headers)
-                status, pairs = answer.status_code, answer.headers.multi_items()
-        except httpx.TransportError as cause:
-            problem = f"{type(cause).__name__}: {cause}"
+            status, pairs, queued = answer.status, answer.pairs, answer.queued
+        except broken.TransportError as cause:
+            if self._observer is not None:
+                problem = f"{type(cause).__name__}: {cause}"
+                unanswered = _seen(ask, target, attempt, started, limiter=waited, sent=sent)
+                self._observer(replace(unanswered, problem=problem))
             raise
         finally:
-            seconds = time.monotonic() - started
             self._meter.add(
                 requests=1,
                 retries=int(attempt > 1),
@@ -155,40 +158,14 @@ class Sender:
                 waited_lane=queued,
                 waited_limiter=waited,
             )
-            if problem and self._observer is not None:
-                self._observer(
-                    RequestSeen(
-                        ask.method,
-                        str(target),
-                        status,
-                        seconds,
-                        attempt,
-                        problem,
-                        waited,
-                        sent=sent,
-                        started=time.time() - seconds,
-                        whole=seconds,
-                    )
-                )
+        seconds = time.monotonic() - started - queued
 
         def finish(response: Response) -> None:
             if self._observer is not None:
-                whole = time.monotonic() - started
+                seen = _seen(ask, target, attempt, started, limiter=waited, sent=sent)
+                received = response.received
                 self._observer(
-                    RequestSeen(
-                        ask.method,
-                        str(target),
-                        status,
-                        seconds - queued,
-                        attempt,
-                        "",
-                        waited,
-                        queued,
-                        sent,
-                        response.received,
-                        time.time() - whole,
-                        whole,
-                    )
+                    replace(seen, status=status, seconds=seconds, lane=queued, received=received)
                 )
 
         return Response(target, status, pairs, answer, finish)
@@ -201,24 +178,42 @@ class Sender:
         )
         return self.transport.exchange(target.origin, ask.lane, ask.method, head.encode("latin-1"))
 
-    def _through_client(
-        self, ask: Ask, target: Target, headers: Mapping[str, str]
-    ) -> httpx.Response:
+    def _through_client(self, ask: Ask, target: Target, headers: Mapping[str, str]) -> Relayed:
+        from conforma.oci.relay import Client
+
+        with self._lock:
+            if self._client is None:
+                self._client = Client(self.transport, self._patience, self._headers)
         content = ask.content() if callable(ask.content) else ask.content
-        request = self._client.build_request(
-            ask.method, target.url, headers=headers, content=content, extensions={LANE: ask.lane}
-        )
-        # Cookies would tie requests of different repositories together.
-        self._client.cookies.clear()
-        return self._client.send(request, stream=True)
+        return self._client.send(ask.method, target.url, headers, content, ask.lane)
 
     def close(self) -> None:
-        """Cut every connection."""
-        self._client.close()
+        """Cut every connection. Never blocks; safe to call from a signal handler."""
+        self.transport.close()
+        if self._client is not None:
+            self._client.close()
+
+
+def _seen(
+    ask: Ask, target: Target, attempt: int, started: float, *, limiter: float, sent: int
+) -> RequestSeen:
+    """What is known of a request that began at ``started`` (monotonic) and is over now."""
+    whole = time.monotonic() - started
+    return RequestSeen(
+        ask.method,
+        str(target),
+        status=None,
+        seconds=whole,
+        attempt=attempt,
+        limiter=limiter,
+        sent=sent,
+        started=time.time() - whole,
+        whole=whole,
+    )
 
 
 def _clean(value: str) -> str:
     """A header's value or a path as it is; a line break in it would begin another header."""
     if "\r" in value or "\n" in value or "\0" in value:
-        raise httpx.LocalProtocolError("a line break in a request")
+        raise broken.LocalProtocolError("a line break in a request")
     return value
