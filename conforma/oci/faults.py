@@ -13,8 +13,6 @@ import ssl
 from http import HTTPStatus
 from typing import Final
 
-import httpx
-
 from conforma.errors import (
     AccessDenied,
     BadResponse,
@@ -22,6 +20,14 @@ from conforma.errors import (
     RateLimited,
     RegistryError,
     RegistryUnreachable,
+)
+from conforma.oci.broken import (
+    ConnectError,
+    ConnectTimeout,
+    ProxyError,
+    Timeout,
+    TransportError,
+    UnsupportedProtocol,
 )
 from conforma.oci.reference import Reference
 from conforma.oci.target import Target
@@ -93,7 +99,7 @@ def _printable(text: str) -> str:
 
 
 def broken(
-    reference: Reference, method: str, target: Target, cause: httpx.TransportError
+    reference: Reference, method: str, target: Target, cause: TransportError
 ) -> RegistryUnreachable:
     """The error for a request that got no complete answer."""
     where = f"{reference}: {method} {target}"
@@ -114,13 +120,13 @@ def broken(
             f"{where}: cannot find host {host}: {root.strerror}",
             hint="check the registry's name and the network",
         )
-    if isinstance(cause, httpx.ProxyError):
+    if isinstance(cause, ProxyError):
         return RegistryUnreachable(f"{where}: the proxy refused: {cause}", hint="check HTTPS_PROXY")
-    if isinstance(cause, httpx.ConnectTimeout):
+    if isinstance(cause, ConnectTimeout):
         return RegistryUnreachable(f"{where}: no connection in time", hint="is it reachable?")
-    if isinstance(cause, httpx.TimeoutException):
+    if isinstance(cause, Timeout):
         return RegistryUnreachable(f"{where}: timed out: {cause}", hint="the registry hangs")
-    if isinstance(cause, httpx.ConnectError):
+    if isinstance(cause, ConnectError):
         return RegistryUnreachable(
             f"{where}: cannot connect: {cause}", hint="is the registry running and reachable?"
         )
@@ -129,18 +135,18 @@ def broken(
     )
 
 
-def may_pass(cause: httpx.TransportError) -> bool:
+def may_pass(cause: TransportError) -> bool:
     """Whether the same request may succeed a little later."""
     root = _root(cause)
     if isinstance(root, socket.gaierror):
         return root.errno == socket.EAI_AGAIN
     if isinstance(root, ssl.SSLError):
         return isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-    return not isinstance(cause, httpx.ProxyError | httpx.UnsupportedProtocol)
+    return not isinstance(cause, ProxyError | UnsupportedProtocol)
 
 
 def _root(cause: BaseException) -> BaseException:
-    """The first error of ssl or socket behind an error of httpx."""
+    """The first error of ssl or socket behind a broken connection."""
     current: BaseException | None = cause
     for _ in range(10):
         if current is None:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-import httpx
-
 from conforma.errors import BadManifest, BadResponse, NotFound
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
@@ -18,7 +16,7 @@ from conforma.oci.manifests import Manifests
 from conforma.oci.options import MEBIBYTE, RegistryOptions
 from conforma.oci.reference import Reference
 from conforma.oci.sender import Ask
-from conforma.oci.transport import origin_of
+from conforma.oci.target import Target
 
 _LARGEST_PAGE: Final = 8 * MEBIBYTE
 _NEXT: Final = re.compile(r"<([^>]*)>\s*;[^,]*\brel=\"?next\"?", re.IGNORECASE)
@@ -97,25 +95,27 @@ class Listings:
 
     def _pages(self, ask: Ask) -> Iterator[Answer]:
         home = self._exchange.target(ask).origin
-        seen: set[str] = set()
+        seen: set[Target] = set()
         for _ in range(self._most_pages):
-            url = self._exchange.target(ask).url
-            if str(url) in seen:
+            here = self._exchange.target(ask)
+            if here in seen:
                 raise BadResponse(f"{ask.reference}: the registry's pages go round in circles")
-            seen.add(str(url))
+            seen.add(here)
             answer = self._exchange.fetch(ask, _LARGEST_PAGE)
             yield answer
             match = _NEXT.search(answer.headers.get("link", ""))
             if answer.status != 200 or match is None:
                 return
-            following = self._following(url, match[1], ask.reference)
-            if origin_of(following) != home:
+            following = self._following(here, match[1], ask.reference)
+            if Target.parse(following).origin != home:
                 raise BadResponse(f"{ask.reference}: the next page is on another host")
-            ask = Ask(ask.method, ask.reference, str(following), ask.headers)
+            ask = Ask(ask.method, ask.reference, following, ask.headers)
         raise BadResponse(f"{ask.reference}: more than {self._most_pages} pages")
 
-    def _following(self, url: httpx.URL, link: str, reference: Reference) -> httpx.URL:
+    def _following(self, here: Target, link: str, reference: Reference) -> str:
+        import httpx
+
         try:
-            return url.join(link)
+            return str(here.url.join(link))
         except (httpx.InvalidURL, ValueError) as cause:
             raise BadResponse(f"{reference}: the link to the next page is no URL") from cause

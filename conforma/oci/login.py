@@ -8,11 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, BadResponse, NotFound, RegistryError
-from conforma.oci import faults
+from conforma.oci import broken, faults
 from conforma.oci.auth import Authorizer
 from conforma.oci.credentials import Keychain
 from conforma.oci.meter import Meter
@@ -108,7 +106,7 @@ class Login:
                     body += chunk
                     if len(body) > faults.LONGEST_ERROR_BODY:
                         break
-            except httpx.TransportError:
+            except broken.TransportError:
                 # The status is what counts; half a reason is better than none.
                 self._cancellation.raise_if_cancelled()
         return body[: faults.LONGEST_ERROR_BODY]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from conforma.errors import BadResponse, DigestMismatch, RegistryError
 from conforma.oci import media_types
@@ -13,6 +11,9 @@ from conforma.oci.exchange import Exchange
 from conforma.oci.manifest import Descriptor
 from conforma.oci.reference import Reference
 from conforma.oci.sender import Ask
+
+if TYPE_CHECKING:
+    import httpx
 
 _WRITE: Final = "pull,push"
 # Smaller blobs cost less to send again than to ask about (RC-12).
@@ -94,6 +95,8 @@ class Pusher:
         self, reference: Reference, start: Ask, location: str | None, digest: Digest | None = None
     ) -> httpx.URL:
         """Where the answer to ``start`` says that an upload goes on; with ``digest``, ends."""
+        import httpx
+
         origin = self._exchange.target(start).url
         try:
             url = origin.join(location or "")

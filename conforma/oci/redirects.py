@@ -6,11 +6,10 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
-import httpx
-
 from conforma.errors import BadResponse
 from conforma.oci.reference import Reference, is_loopback_host
 from conforma.oci.sender import Response
+from conforma.oci.target import Target
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST: Final = 10
@@ -18,7 +17,7 @@ _MOST: Final = 10
 
 def follow(
     response: Response,
-    send: Callable[[httpx.URL], Response],
+    send: Callable[[Target], Response],
     reference: Reference,
     *,
     plain: bool,
@@ -32,7 +31,7 @@ def follow(
     for _ in range(_MOST):
         target = _target(response, reference, plain=plain)
         response.close()
-        hosts.append(target.host)
+        hosts.append(target.origin.host)
         response = send(target)
         if response.status_code not in REDIRECTS:
             return response
@@ -40,7 +39,9 @@ def follow(
     raise BadResponse(f"{reference}: more than {_MOST} redirects: {' -> '.join(hosts)}")
 
 
-def _target(response: Response, reference: Reference, *, plain: bool) -> httpx.URL:
+def _target(response: Response, reference: Reference, *, plain: bool) -> Target:
+    import httpx
+
     location = response.headers.get("location")
     if not location:
         response.close()
@@ -63,7 +64,7 @@ def _target(response: Response, reference: Reference, *, plain: bool) -> httpx.U
             f"{reference}: refusing to follow a redirect {problem} (host {target.host[:200]!r})",
             hint="the registry, or something between it and us, is misconfigured",
         )
-    return target
+    return Target.of(target)
 
 
 def is_internal(host: str) -> bool:

@@ -1,10 +1,10 @@
-"""The seam to HTTP: our own pooled connections, for us and for ``httpx.Client``.
+"""The seam to HTTP: our own pooled connections.
 
 :meth:`Transport.exchange` is the short way, for the many small questions;
-``handle_request`` lets an ``httpx.Client`` send over the same connections.
-Every failure comes as one of httpx's exceptions, around the request and around
-every step of the body. Requests that must pass a proxy go to httpx's own
-transport. Measurements behind this: performance.md, section 3, and DESIGN.md.
+:mod:`~conforma.oci.relay` lets an ``httpx.Client`` send over the same
+connections. Every failure comes as a ``broken.TransportError``, around the
+request and around every step of the body. Measurements behind this:
+performance.md, section 3, and DESIGN.md.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, cast
+from typing import Final
 
-import httpx
-
+from conforma.oci import broken
 from conforma.oci.http1 import Answer, BadAnswer, Pairs
 from conforma.oci.options import Lane, Patience
 from conforma.oci.pool import Origin, Pool
@@ -27,13 +26,12 @@ from conforma.oci.wire import Connection
 
 LANE: Final = "conforma.lane"
 """Request extension that names the lane; ``bulk`` for blob bodies, else ``small``."""
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Received:
     """An answer whose body is iterated to its end or closed; then its connection is free.
 
-    Iterating raises ``httpx.TransportError``.
+    Iterating raises ``broken.TransportError``.
     """
 
     __slots__ = ("_answer", "_connection", "_lane", "_origin", "_pool", "pairs", "queued", "reason",
@@ -64,7 +62,7 @@ class Received:
     def __iter__(self) -> Iterator[bytes]:
         if self._connection is None:
             return
-        with translated(httpx.ReadTimeout, httpx.ReadError):
+        with translated(broken.ReadTimeout, broken.ReadError):
             yield from self._answer
         self.close()
 
@@ -76,8 +74,8 @@ class Received:
             self._pool.release(self._origin, self._lane, connection, keep=keep)
 
 
-class Transport(httpx.BaseTransport):
-    """Sends requests, directly or for an ``httpx.Client``. Thread safe.
+class Transport:
+    """Sends requests. Thread safe.
 
     ``tls`` is asked for the context when the first encrypted connection is made.
     """
@@ -95,12 +93,11 @@ class Transport(httpx.BaseTransport):
         self._proxies = proxies
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
-        self._proxied: dict[str, httpx.HTTPTransport] = {}
         self.pool = Pool(self._connection, most)
 
-    def is_direct(self, origin: Origin) -> bool:
-        """Whether requests to ``origin`` go there without a proxy."""
-        return self._proxies.for_host(origin.scheme, origin.host, origin.port) is None
+    def proxy_for(self, origin: Origin) -> str | None:
+        """The URL of the proxy that requests to ``origin`` must pass; ``None`` to go there directly."""
+        return self._proxies.for_host(origin.scheme, origin.host, origin.port)
 
     def exchange(
         self,
@@ -114,10 +111,10 @@ class Transport(httpx.BaseTransport):
     ) -> Received:
         """Send a request of these bytes and return once the head of the answer is here.
 
-        Raises ``httpx.TransportError``.
+        Raises ``broken.TransportError``.
         """
         started = time.monotonic()
-        with translated(httpx.PoolTimeout, httpx.ConnectError):
+        with translated(broken.PoolTimeout, broken.ConnectError):
             connection = self.pool.acquire(origin, lane)
         queued = time.monotonic() - started
         try:
@@ -127,97 +124,39 @@ class Transport(httpx.BaseTransport):
             raise
         return Received(self.pool, origin, lane, connection, answer, queued)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send for an ``httpx.Client`` and return once the head of the answer is here.
-
-        The body must be iterated to its end or closed. Raises
-        ``httpx.TransportError``, also from the body.
-        """
-        origin = origin_of(request.url)
-        proxy = self._proxies.for_host(origin.scheme, origin.host, origin.port)
-        if proxy is not None:
-            return self._through(proxy).handle_request(request)
-        resource = request.url.raw_path
-        lines = b"".join(b"%s: %s\r\n" % pair for pair in request.headers.raw)
-        received = self.exchange(
-            origin,
-            request.extensions.get(LANE, "small"),
-            request.method,
-            b"%s %s HTTP/1.1\r\n%s\r\n" % (request.method.encode("ascii"), resource, lines),
-            cast("Iterable[bytes]", request.stream),
-            chunked="transfer-encoding" in request.headers,
-        )
-        return httpx.Response(
-            received.status,
-            headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in received.pairs],
-            stream=_Stream(received),
-            extensions={
-                "http_version": b"HTTP/1.1",
-                "reason_phrase": received.reason.encode("latin-1"),
-            },
-        )
-
     def close(self) -> None:
         """Cut every connection. Never blocks; safe to call from a signal handler."""
         self.pool.close()
-        for transport in list(self._proxied.values()):
-            transport.close()
 
     def _connection(self, origin: Origin) -> Connection:
-        tls = self._tls_context if origin.scheme == "https" else None
+        tls = self.tls_context if origin.scheme == "https" else None
         return Connection(origin.host, origin.port, self._patience, tls)
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def tls_context(self) -> ssl.SSLContext:
+        """What servers are verified with. Raises what making it raises."""
         with self._lock:
             if self._context is None:
                 self._context = self._tls()
             return self._context
-
-    def _through(self, proxy: str) -> httpx.HTTPTransport:
-        context = self._tls_context()
-        with self._lock:
-            transport = self._proxied.get(proxy)
-            if transport is None:
-                transport = httpx.HTTPTransport(proxy=httpx.Proxy(proxy), verify=context)
-                self._proxied[proxy] = transport
-            return transport
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    """The server a URL points to."""
-    return Origin(url.scheme, url.host, url.port or _PORTS.get(url.scheme, 443))
-
-
-class _Stream(httpx.SyncByteStream):
-    """An answer's body in the form httpx wants it."""
-
-    def __init__(self, received: Received) -> None:
-        self._received = received
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._received)
-
-    def close(self) -> None:
-        self._received.close()
 
 
 def _exchange(
     connection: Connection, method: str, head: bytes, body: Iterable[bytes], chunked: bool
 ) -> Answer:
     if connection.wire is None:
-        with translated(httpx.ConnectTimeout, httpx.ConnectError):
+        with translated(broken.ConnectTimeout, broken.ConnectError):
             connection.connect()
-    send_failed: httpx.TransportError | None = None
+    send_failed: broken.TransportError | None = None
     try:
-        with translated(httpx.WriteTimeout, httpx.WriteError):
+        with translated(broken.WriteTimeout, broken.WriteError):
             connection.send(head, body, chunked=chunked)
-    except httpx.WriteError as cause:
+    except broken.WriteError as cause:
         # A server that refuses a large body answers before it has read it all.
         send_failed = cause
     try:
-        with translated(httpx.ReadTimeout, httpx.ReadError):
+        with translated(broken.ReadTimeout, broken.ReadError):
             return connection.answer(method)
-    except httpx.TransportError:
+    except broken.TransportError:
         if send_failed is not None:
             raise send_failed from None
         raise
@@ -225,15 +164,15 @@ def _exchange(
 
 @contextmanager
 def translated(
-    timed_out: type[httpx.TimeoutException], failed: type[httpx.TransportError]
+    timed_out: type[broken.Timeout], failed: type[broken.TransportError]
 ) -> Iterator[None]:
-    """Turn what sockets and :mod:`~conforma.oci.http1` raise into httpx's exceptions."""
+    """Turn what sockets and :mod:`~conforma.oci.http1` raise into :mod:`~conforma.oci.broken`."""
     try:
         yield
     except TimeoutError as cause:
         raise timed_out(str(cause) or "timed out") from cause
     except (BadAnswer, EOFError) as cause:
-        raise httpx.RemoteProtocolError(str(cause)) from cause
+        raise broken.RemoteProtocolError(str(cause)) from cause
     except socket.gaierror as cause:
         raise failed(cause.strerror or str(cause)) from cause
     except OSError as cause:

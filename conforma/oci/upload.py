@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
-
-import httpx
 
 from conforma.errors import BadResponse, ConformaError
 from conforma.oci import media_types
@@ -23,6 +21,9 @@ from conforma.oci.manifest import Descriptor
 from conforma.oci.push import Pusher
 from conforma.oci.reference import Reference
 from conforma.oci.sender import Ask
+
+if TYPE_CHECKING:
+    import httpx
 
 Open = Callable[[int], AbstractContextManager[Iterator[bytes]]]
 """Opens a blob at a byte offset and yields its bytes from there."""

@@ -59,19 +59,22 @@ class Http:
 
         from conforma.oci.options import Patience
         from conforma.oci.proxies import Proxies
+        from conforma.oci.relay import Relay
         from conforma.oci.tls import client_context
         from conforma.oci.transport import Transport
 
-        transport = Transport(
-            patience=Patience(connect=_SECONDS, head=_SECONDS, read=_SECONDS),
-            most={"small": 2, "bulk": 2},
-            tls=lambda: client_context(self._environment),
-            proxies=Proxies.from_environment(self._environment),
+        relay = Relay(
+            Transport(
+                patience=Patience(connect=_SECONDS, head=_SECONDS, read=_SECONDS),
+                most={"small": 2, "bulk": 2},
+                tls=lambda: client_context(self._environment),
+                proxies=Proxies.from_environment(self._environment),
+            )
         )
-        forget = self._cancellation.on_cancel(transport.close)
+        forget = self._cancellation.on_cancel(relay.close)
         try:
             with httpx.Client(
-                transport=transport,
+                transport=relay,
                 follow_redirects=True,
                 max_redirects=10,
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},

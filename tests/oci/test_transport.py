@@ -18,11 +18,15 @@ import pytest
 import trustme
 
 from conforma.errors import InputError, RegistryUnreachable
+from conforma.oci import media_types
 from conforma.oci.options import Patience
 from conforma.oci.proxies import Proxies
 from conforma.oci.reference import Reference
+from conforma.oci.relay import Relay
+from conforma.oci.target import origin_of, server_of
 from conforma.oci.tls import client_context
 from conforma.oci.transport import Transport
+from conforma.serve.images import image_of
 from conforma.serve.registry import RegistryServer
 from tests.oci.scenery import ClientFactory, put_image
 
@@ -70,7 +74,7 @@ def http() -> Iterator[httpx.Client]:
         tls=ssl.create_default_context,
         proxies=Proxies(),
     )
-    with httpx.Client(transport=transport, trust_env=False) as client:
+    with httpx.Client(transport=Relay(transport), trust_env=False) as client:
         yield client
 
 
@@ -175,7 +179,7 @@ def test_a_head_that_drips_is_given_up() -> None:
     thread = threading.Thread(target=drip)
     thread.start()
     with (
-        httpx.Client(transport=transport, trust_env=False) as client,
+        httpx.Client(transport=Relay(transport), trust_env=False) as client,
         pytest.raises(httpx.ReadTimeout, match=r"no complete answer within 0\.2 s|timed out"),
     ):
         client.get(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -318,3 +322,37 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     pages = 400 * 100_000 // resource.getpagesize()
     assert int(done.stdout) < pages / 4
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *("127.0.0.1", "127.0.0.1:5000", "127.0.0.1:44705", "localhost:443", "localhost:80"),
+        *("ghcr.io", "registry.example.com:8443", "a-b.x1", "10.0.0.1:5000", "[::1]:5000"),
+        *("bücher.example", "UPPER.example", "x.example:65536", "x.example:0080", "under_score"),
+        *("xn--bcher-kva.example", "1.example", "host-.example", "-host"),
+    ],
+)
+def test_plain_names_of_registries_mean_what_they_mean_in_urls(scheme: str, registry: str) -> None:
+    url = httpx.URL(f"{scheme}://{registry}/")
+    assert server_of(scheme, registry) == (origin_of(url), url.netloc.decode("ascii"))
+
+
+def test_a_registry_on_this_machine_is_asked_without_httpx() -> None:
+    program = (
+        "import sys; from conforma.cancellation import Cancellation;"
+        "from conforma.oci.reference import Reference;"
+        "from conforma.oci.registry import Registry, RegistryOptions;"
+        "registry = Registry(RegistryOptions(environment={}), Cancellation());"
+        "print(registry.manifest(Reference.parse(sys.argv[1])).media_type);"
+        "print(len(registry.referrers(Reference.parse(sys.argv[1]))));"
+        "assert 'httpx' not in sys.modules"
+    )
+    with RegistryServer() as server:
+        digest = image_of([]).put(server.store, "app")
+        reference = f"{server.host}/app@{digest}"
+        found = subprocess.run(
+            [sys.executable, "-c", program, reference], capture_output=True, text=True, check=True
+        )
+    assert found.stdout.split() == [media_types.OCI_MANIFEST, "0"]
