@@ -43,14 +43,15 @@ def waiting(cache: Any) -> int:
         number: int = cache.waiting
         return number
     # Followers read while others wait; whoever started a flight waits for his own.
-    return sum(max(0, len(f.waiters) - len(f.followers) - 1) for f in _flights(cache))
+    return sum(max(0, len(f.waiters) - len(f.followers) - 1) for f in flights(cache))
 
 
 def is_busy(cache: Any) -> bool:
     """Whether the cache fetches something, or waits for somebody else who does."""
-    return bool(_flights(cache)) if isinstance(cache, SafeCache) else waiting(cache) > 0
+    return bool(flights(cache)) if isinstance(cache, SafeCache) else waiting(cache) > 0
 
 
-def _flights(cache: SafeCache) -> list[Any]:
+def flights(cache: SafeCache) -> list[Any]:
+    """What the cache is fetching or inflating now."""
     groups = (cache._blobs._flights, cache._plains._flights)
     return [flight for group in groups for flight in list(group._flights.values())]

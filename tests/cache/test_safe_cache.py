@@ -33,7 +33,9 @@ from conforma.errors import (
 from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.manifest import Descriptor
+from tests.cache.candidates import flights
 from tests.cache.upstream import PATIENCE, Gate, Sample, Upstream, sample, together
+from tests.oci.scenery import until
 
 VIEWS = ("compressed", "uncompressed")
 
@@ -449,17 +451,7 @@ def test_lc_11_every_waiter_raises_with_the_cause_when_the_fill_fails(
 
 def waiting(cache: SafeCache, count: int) -> None:
     """Until ``count`` callers have joined the one flight there is."""
-    done = threading.Event()
-    for _ in range(2000):
-        flights = [
-            flight
-            for group in (cache._blobs._flights, cache._plains._flights)
-            for flight in list(group._flights.values())
-        ]
-        if any(flight.interested >= count for flight in flights):
-            return
-        done.wait(0.005)
-    raise AssertionError("not everybody came")
+    until(lambda: any(flight.interested >= count for flight in flights(cache)))
 
 
 def test_lc_11_an_error_that_is_not_ours_reaches_every_waiter_too(cache: SafeCache) -> None:
