@@ -32,6 +32,7 @@ from conforma.oci.digest import DiffID, Digest
 from conforma.oci.layer import walk
 from conforma.oci.manifest import Descriptor, ImageConfig, Index, Manifest
 from conforma.oci.media_types import DOCKER_CONFIG, OCI_CONFIG, OCTETS
+from conforma.oci.memory import Memory
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.oci.tar_entry import Kind
@@ -39,6 +40,11 @@ from conforma.oci.tar_entry import Kind
 _log = logging.getLogger(__name__)
 
 _LARGEST_CONFIG: Final = 8 << 20
+_REMEMBERED: Final = 8 << 20
+_PARSED: Final = 10
+"""Room that a parsed document takes, in lengths of its text, about."""
+_ENTRY: Final = 200
+"""Bytes that a remembered entry takes besides its content, about."""
 _IMAGE_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
@@ -78,6 +84,7 @@ class ImageReader:
         self._largest_blob = largest_blob
         self._largest_member = largest_member
         self._overlays = Overlays()
+        self._configs: Memory[ImageConfig] = Memory(_REMEMBERED)
 
     def image(self, reference: Reference) -> tuple[Manifest, ImageConfig]:
         """The manifest and configuration of an image; of an index, its linux/amd64 child.
@@ -137,16 +144,14 @@ class ImageReader:
         if not wanted.directories:
             return {}
         stack = self._stack(reference, cancellation)
-        overlay = stack.overlay
-        found: dict[str, bytes] = {}
-        with _complete(reference):
-            for place in overlay.select(wanted):
-                path = overlay.path(place)
-                content = self._content_of(overlay, place, path)
-                if content is not None:
-                    row = overlay.tocs[content.layer].row(content.index)
-                    found[path] = stack.contents[content.layer].read(row, path, self._largest_file)
-        return dict(sorted(found.items()))
+        question = (wanted, self._largest_file)
+        known: dict[str, bytes] | None = stack.overlay.answers.get(question)
+        if known is None:
+            with _complete(reference):
+                known = self._contents_of(stack, wanted)
+            size = sum(len(path) + len(content) + _ENTRY for path, content in known.items())
+            stack.overlay.answers.put(question, known, _ENTRY + size)
+        return dict(known)
 
     def tree(
         self,
@@ -161,8 +166,11 @@ class ImageReader:
         """
         stack = self._stack(reference, cancellation)
         overlay = stack.overlay
-        with _complete(reference):
-            places = sorted(overlay.select(wanted), key=overlay.path)
+        places: list[Place] | None = overlay.answers.get(wanted)
+        if places is None:
+            with _complete(reference):
+                places = sorted(overlay.select(wanted), key=overlay.path)
+            overlay.answers.put(wanted, places, _ENTRY * (1 + len(places)))
         return self._entries(stack, places, wanted)
 
     def prefetch(self, reference: Reference, cancellation: Cancellation | None = None) -> int:
@@ -211,15 +219,15 @@ class ImageReader:
                 f"{reference}: configuration of {descriptor.size} bytes, "
                 f"over the limit of {_LARGEST_CONFIG}"
             )
-        layer = self._layer(reference, descriptor, None)
-        with _complete(reference), layer.compressed() as source:
-            raw = source.read()
-        try:
-            return ImageConfig.parse(raw)
-        except BadManifest as cause:
-            if descriptor.media_type in _IMAGE_CONFIGS:
-                raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
-            return ImageConfig(raw, {})
+        key = (reference, descriptor.digest, descriptor.size, descriptor.media_type)
+        known = self._configs.get(key)
+        if known is None:
+            layer = self._layer(reference, descriptor, None)
+            with _complete(reference), layer.compressed() as source:
+                raw = source.read()
+            known = _parsed_config(reference, descriptor, raw)
+            self._configs.put(key, known, _PARSED * len(raw))
+        return known
 
     def _layers(self, reference: Reference, manifest: Manifest) -> tuple[SafeLayer, ...]:
         diff_ids: tuple[DiffID | None, ...] = (None,) * len(manifest.layers)
@@ -294,6 +302,17 @@ class ImageReader:
                 )
         return Stack(layers, contents, self._overlays.of(contents))
 
+    def _contents_of(self, stack: Stack, wanted: InDirectories) -> dict[str, bytes]:
+        overlay = stack.overlay
+        found: dict[str, bytes] = {}
+        for place in overlay.select(wanted):
+            path = overlay.path(place)
+            content = self._content_of(overlay, place, path)
+            if content is not None:
+                row = overlay.tocs[content.layer].row(content.index)
+                found[path] = stack.contents[content.layer].read(row, path, self._largest_file)
+        return dict(sorted(found.items()))
+
     def _content_of(self, overlay: Overlay, place: Place, path: str) -> Place | None:
         target: Place | None = place
         if overlay.tocs[place.layer].kind(place.index) == "symlink":
@@ -310,6 +329,15 @@ class ImageReader:
                     stack.overlay.path(place), row.kind, row.mode, row.uid, row.gid,
                     row.size, row.link, str(stack.layers[place.layer].digest),
                 )  # fmt: skip
+
+
+def _parsed_config(reference: Reference, descriptor: Descriptor, raw: bytes) -> ImageConfig:
+    try:
+        return ImageConfig.parse(raw)
+    except BadManifest as cause:
+        if descriptor.media_type in _IMAGE_CONFIGS:
+            raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
+        return ImageConfig(raw, {})
 
 
 @contextmanager

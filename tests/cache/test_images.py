@@ -283,5 +283,25 @@ def test_rotten_bytes_in_the_plain_tar_are_noticed_and_replaced(
     raw = bytearray(plain.read_bytes())
     raw[raw.index(b"x" * 5000) + 100] ^= 1
     plain.write_bytes(raw)
-    assert reader.files(reference, MANIFESTS) == {"manifests/a.json": b"x" * 5000}
+    later = ImageReader(registry, cache)
+    assert later.files(reference, MANIFESTS) == {"manifests/a.json": b"x" * 5000}
     assert cache.stats.quarantines == 1
+
+
+def test_images_with_the_same_layers_are_looked_at_once(
+    server: RegistryServer, registry: Registry, tmp_path: Path
+) -> None:
+    layers = [layer_of([Member("manifests/a.json", b"{}")]), layer_of([Member("b", mode=0o4755)])]
+    first, second = (put(server, image_of(layers, labels={"n": name})) for name in ("1", "2"))
+    cache = SafeCache.open(CacheOptions(tmp_path / "cache"))
+    reader = ImageReader(registry, cache)
+    found = reader.files(first, MANIFESTS)
+    found.clear()  # what a reader does to its answer is its own affair
+    for plain in (tmp_path / "cache").glob("v1/layers/*/*/*"):
+        plain.unlink()
+    derived = cache.stats.derived
+    assert reader.files(second, MANIFESTS) == {"manifests/a.json": b"{}"}
+    assert cache.stats.derived == derived
+    assert reader.files(second, InDirectories(("manifests",), (".yaml",))) == {}
+    assert [e.path for e in reader.tree(second, TreeFilter(mode=0o4000))] == ["b"]
+    assert [e.path for e in reader.tree(second, TreeFilter(mode=0o2000))] == []
