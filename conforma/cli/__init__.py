@@ -7,13 +7,10 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the program with the arguments of the process and exit with its status."""
-    import gc
     import sys
 
-    # A run makes many small values and few cycles; looking for cycles after
-    # every 700 allocations took a twentieth of its time.
-    gc.set_threshold(50_000, 20, 50)
     try:
+        _tune()
         from conforma.cli import streams
 
         streams.complete()
@@ -24,3 +21,16 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # while the program was still being loaded
         status = 130
     sys.exit(status)
+
+
+def _tune() -> None:
+    """Set up the interpreter for one run of the program; whoever imports conforma keeps their own."""
+    import gc
+    import sys
+
+    # A run makes many small values and few cycles; looking for cycles after
+    # every 700 allocations took a twentieth of its time.
+    gc.set_threshold(50_000, 20, 50)
+    # httpx imports its command line, and with it rich and pygments, whenever they
+    # are installed: a third of its start-up time, for nothing.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

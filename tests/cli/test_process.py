@@ -21,7 +21,7 @@ from conforma.serve.images import Layer, Member, image_of, layer_of, random_memb
 from conforma.serve.signing import Signer
 from conforma.serve.statements import Build, provenance_v02
 from tests.cli.bad_release import FORBIDDEN, assert_clean
-from tests.cli.program import environment, finish, run_program, start
+from tests.cli.program import LIMIT, environment, finish, run_program, start
 from tests.cli.shop import Outcome, Shop
 
 pytestmark = pytest.mark.slow
@@ -277,3 +277,13 @@ def test_two_outputs_to_one_file_are_refused_before_any_work(shop: Shop) -> None
     assert done.err == f"Error: two outputs to {file}: each would overwrite the other\n"
     assert not file.exists()
     assert not list(shop.server.log)
+
+
+def test_only_the_program_itself_tunes_the_interpreter() -> None:
+    """Others import the packages; their collector and their httpx are none of our business."""
+    probe = (
+        "import gc, sys; before = gc.get_threshold();"
+        "import conforma.cli.root, conforma.oci.registry, conforma.oci.transport;"
+        "assert gc.get_threshold() == before; import httpx._main"
+    )
+    subprocess.run([sys.executable, "-c", probe], env=environment(), check=True, timeout=LIMIT)
