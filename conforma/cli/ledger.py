@@ -223,6 +223,7 @@ command = LazyGroup(
         "get": (f"{_HERE}_reading:get", "The summaries of an image"),
         "verify": (f"{_HERE}_reading:verify", "Check everything"),
         "bump": (f"{_HERE}:bump", "Renew what expires"),
+        "rotate": (f"{_HERE}_rotation:rotate", "Renew or replace the offline keys"),
         "gc": (f"{_HERE}:gc", "Remove what is superseded"),
         "serve": (f"{_HERE}_reading:serve", "Serve over HTTP"),
     },

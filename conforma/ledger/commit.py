@@ -28,11 +28,12 @@ from securesystemslib.signer import Signer
 from conforma.errors import LedgerError, OperationRefused, StaleRight
 from conforma.ledger import rendering
 from conforma.ledger.bins import Bin, Entry
-from conforma.ledger.config import CLAIMS, Config, metadata_name
+from conforma.ledger.config import CLAIMS, METADATA, Config, metadata_name
 from conforma.ledger.history import PUBLISHED, History, Record
 from conforma.ledger.inbox import Inbox
-from conforma.ledger.operation import NewerOperation, Operation, dropped
+from conforma.ledger.operation import NewerOperation, Numbering, Operation, dropped
 from conforma.ledger.recovery import discard_orphans
+from conforma.ledger.rotation import Rotation
 from conforma.ledger.state import Head, State, timestamp_body
 from conforma.ledger.storage import LocalDirectory
 
@@ -47,6 +48,7 @@ class Batch:
     outcomes: dict[str, str] = field(default_factory=dict)
     changes: dict[str, dict[str, Entry]] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
+    rotation: Rotation | None = None
     bump: bool = False
     everything: bool = False
 
@@ -70,8 +72,8 @@ class Committer:
         self._signer = signer
         self._clock = clock
 
-    def commit(self) -> Record | None:
-        """Publish what is pending; ``None`` if nothing is.
+    def commit(self, rotation: Rotation | None = None) -> Record | None:
+        """Publish what is pending, and a rotation; ``None`` if there is nothing.
 
         Raises ``LedgerError``; then nothing was published and what was pending
         still is.
@@ -84,9 +86,12 @@ class Committer:
             # Read again: whoever held a claim may have switched until it was removed.
             head = self._state.refresh()
             self._check_clock(claim, head, config)
+            self._check_signer(rotation)
             if died:
                 discard_orphans(self._storage, self._state)
             batch = self._batch(config)
+            if rotation is not None:
+                self._include(rotation, batch)
             if batch.outcomes:
                 # Should this fail, the claim stays behind and tells the next holder to clean up.
                 keep = True
@@ -135,6 +140,12 @@ class Committer:
         )
         batch.directories.add(_directory(operation.path))
 
+    def _include(self, rotation: Rotation, batch: Batch) -> None:
+        batch.outcomes[Numbering(self._clock).next()] = PUBLISHED
+        batch.rotation = rotation
+        batch.bump = True
+        batch.everything |= self._signer.public_key.keyid not in self._state.bins.keyids
+
     def _publish(
         self, claim: str, head: Head, batch: Batch, config: Config, started: float
     ) -> Record:
@@ -147,23 +158,30 @@ class Committer:
             )
         )
         version = head.version + 1
-        snapshot = self._state.snapshot.changed(
-            {role: made.version for role, (made, _) in bins.items()}
-        )
+        versions = {role: made.version for role, (made, _) in bins.items()}
+        files = {metadata_name(role, made.version): raw for role, (made, raw) in bins.items()}
+        rotation = batch.rotation
+        also = rotation.also if rotation is not None else ()
+        if rotation is not None and (targets := rotation.staged.targets) is not None:
+            versions["targets"] = targets.signed.version
+            files[metadata_name("targets", targets.signed.version)] = targets.to_bytes(
+                rendering.Compact()
+            )
+        snapshot = self._state.snapshot.changed(versions)
         snapshot_expires = now + config.lifetime("snapshot")
-        snapshot_raw = self._signed(snapshot.render(version, snapshot_expires))
+        snapshot_raw = self._signed(snapshot.render(version, snapshot_expires), also)
         expires = now + config.lifetime("timestamp")
         timestamp = self._signed(
-            timestamp_body(version, expires, snapshot_raw, {"claim": claim, "time": int(moment)})
+            timestamp_body(version, expires, snapshot_raw, {"claim": claim, "time": int(moment)}),
+            also,
         )
         record = Record(
             version, claim, head.claim, moment, time.perf_counter() - started, batch.outcomes
         )
-        files = {metadata_name(role, made.version): raw for role, (made, raw) in bins.items()}
         files[metadata_name("snapshot", version)] = snapshot_raw
         files[record.name] = record.render()
         self._create(files, batch.directories)
-        self._storage.switch(claim, timestamp)
+        self._switch(claim, timestamp, rotation)
         self._state.advance(
             timestamp,
             Head(version, claim, float(int(moment)), expires),
@@ -172,6 +190,22 @@ class Committer:
             {role: made for role, (made, _) in bins.items()},
         )
         return record
+
+    def _switch(self, claim: str, timestamp: bytes, rotation: Rotation | None) -> None:
+        root = rotation.staged.root if rotation is not None else None
+        if rotation is None or root is None:
+            self._storage.switch(claim, timestamp)
+            return
+        afterwards = rotation.leaves_no_gap(self._state, self._signer)
+        if afterwards:
+            self._storage.switch(claim, timestamp)
+        # At once, as clients look for the next root by its name alone.
+        self._storage.put(
+            metadata_name("root", root.signed.version), root.to_bytes(rendering.Compact())
+        )
+        self._storage.sync([METADATA])
+        if not afterwards:
+            self._storage.switch(claim, timestamp)
 
     def _create(self, files: Mapping[str, bytes], directories: Iterable[str]) -> None:
         self._storage.sync(directories)
@@ -210,8 +244,22 @@ class Committer:
         made = self._state.bin(role).changed(changes, now + config.lifetime("bins"))
         return role, (made, self._signed(made.render()))
 
-    def _signed(self, body: bytes) -> bytes:
-        return rendering.with_signatures(body, [rendering.sign(self._signer, body)])
+    def _signed(self, body: bytes, also: Iterable[Signer] = ()) -> bytes:
+        signers = (self._signer, *also)
+        return rendering.with_signatures(body, [rendering.sign(one, body) for one in signers])
+
+    def _check_signer(self, rotation: Rotation | None) -> None:
+        """Raise ``LedgerError`` if readers would not believe what we sign."""
+        root = self._state.root
+        if rotation is not None:
+            root = rotation.staged.next_root(self._state)
+        keyid = self._signer.public_key.keyid
+        if keyid not in root.roles["timestamp"].keyids:
+            raise LedgerError(
+                f"{keyid[:16]}: this is not the online key of the ledger (any more), which is "
+                f"{', '.join(one[:16] for one in root.roles['timestamp'].keyids)}",
+                hint="nothing was published, what is queued stays queued; give the new key",
+            )
 
     def _check_clock(self, claim: str, head: Head, config: Config) -> None:
         """Raise ``LedgerError`` if what we sign would be dated wrongly."""

@@ -41,11 +41,7 @@ def initialize(
     config = config.checked()
     if directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory}: is not empty", hint="name a new directory for the ledger")
-    if key_directory.resolve().is_relative_to(directory.resolve()):
-        raise InputError(
-            f"{key_directory}: is within the ledger, which others read",
-            hint="keep the keys elsewhere, those of root and targets offline",
-        )
+    keys.check_outside(key_directory, directory)
     signer: Signer = (
         keys.load(online, environ) if online else keys.generate(key_directory, keys.ONLINE, environ)
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 from tuf.api.metadata import Root
 
 from conforma.errors import InputError, LedgerError
@@ -47,6 +47,15 @@ def generate(directory: Path, name: str, environ: Mapping[str, str] = os.environ
     return signer
 
 
+def check_outside(keys: Path, ledger: Path) -> None:
+    """Raise ``InputError`` if a directory for keys is one that the readers of a ledger see."""
+    if keys.resolve().is_relative_to(ledger.resolve()):
+        raise InputError(
+            f"{keys}: is within the ledger, which others read",
+            hint="keep the keys elsewhere, those of root and targets offline",
+        )
+
+
 def load(spec: str, environ: Mapping[str, str] = os.environ) -> Signer:
     """The signer that ``spec`` names: a file, ``file:PATH`` or ``env:NAME``.
 
@@ -57,16 +66,32 @@ def load(spec: str, environ: Mapping[str, str] = os.environ) -> Signer:
     if scheme == "env":
         name = rest.removeprefix("//")
         if name not in environ:
-            raise InputError(f"the online key: environment variable {name} is not set")
+            raise InputError(f"environment variable {name} is not set")
         return _from_pem(environ[name].encode(), f"environment variable {name}", environ)
     path = Path(rest.removeprefix("//") if scheme == "file" else spec).expanduser()
     try:
         return _from_pem(path.read_bytes(), str(path), environ)
     except OSError as cause:
         raise InputError(
-            f"the online key: {path}: {cause.strerror}",
-            hint=f"give the key that conforma ledger init made with --key or {KEY}",
+            f"{path}: {cause.strerror}",
+            hint="name the private key in a PEM file, as conforma ledger init made it",
         ) from cause
+
+
+def public(path: str) -> Key:
+    """The public key in a PEM file, which may also hold the private one. Raises ``InputError``."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        pem = Path(path).read_bytes()
+        if b"PRIVATE KEY" in pem:
+            return load(path).public_key
+        return SSlibKey.from_crypto(load_pem_public_key(pem))
+    except OSError as cause:
+        raise InputError(f"{path}: {cause.strerror}") from cause
+    except (ValueError, UnsupportedAlgorithm) as cause:
+        raise InputError(f"{path}: no usable public key: {cause}") from cause
 
 
 def online(spec: str, root: Root, environ: Mapping[str, str] = os.environ) -> Signer:

@@ -24,18 +24,19 @@ class Ledger:
         directory: Path,
         *,
         root: bytes | None = None,
+        newest_root: int | None = None,
         before: Step = no_step,
         parallel: int = 8,
     ) -> None:
         """``root`` is the root metadata to trust, by default the first of the ledger.
 
-        Raises ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify."""
+        Later ones are followed up to version ``newest_root``, if it is given. Raises ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify."""
         self.directory = directory
         self.config = read_config(directory)
         self.storage = LocalDirectory(
             directory, shared=self.config.shared, before=before, parallel=parallel
         )
-        self.state = State(self.storage, str(directory), root)
+        self.state = State(self.storage, str(directory), root, newest_root)
         self.history = History(self.storage)
         self.inbox = Inbox(self.storage, self.config)
         self.right = CommitRight(directory / RIGHT, shared=self.config.shared)

@@ -84,8 +84,18 @@ class Head:
 class State:
     """The published state of a ledger, as one writer knows it. Safe to share between threads."""
 
-    def __init__(self, storage: Storage, where: str, root: bytes | None = None) -> None:
-        """``root`` is the root metadata to trust, by default the first of the ledger itself."""
+    def __init__(
+        self,
+        storage: Storage,
+        where: str,
+        root: bytes | None = None,
+        newest_root: int | None = None,
+    ) -> None:
+        """``root`` is the root metadata to trust, by default the first of the ledger itself.
+
+        Later ones are followed up to version ``newest_root``, if it is given.
+        """
+        self._newest_root = newest_root
         self._storage = storage
         self._where = where
         self._lock = threading.RLock()
@@ -111,8 +121,9 @@ class State:
     def refresh(self) -> Head:
         """Read what is published now. Raises ``LedgerError`` or ``LedgerUnverified``."""
         with self._lock:
+            followed = self._follow_root()
             raw = self._read(TIMESTAMP)
-            if raw != self._raw:
+            if followed or raw != self._raw:
                 self._load(raw)
                 self._raw = raw
             return self.head
@@ -127,6 +138,7 @@ class State:
             if raw == self._raw:
                 return self.head
             if raw != self._glanced[0]:
+                self._follow_root()
                 self._glanced = raw, head_of(self._timestamp(raw))
             return self._glanced[1]
 
@@ -165,7 +177,6 @@ class State:
             self._bins.update(bins)
 
     def _timestamp(self, raw: bytes) -> Timestamp:
-        self._follow_root()
         return rendering.parsed(
             raw, Timestamp, self.root, "timestamp", f"{self._where}/{TIMESTAMP}"
         )
@@ -199,15 +210,20 @@ class State:
             ) from cause
         return rendering.parsed(raw, Root, _own_root(raw), "root", "the trusted root")
 
-    def _follow_root(self) -> None:
-        while True:
+    def _follow_root(self) -> bool:
+        """Trust later roots that the one before vouches for; whether there was one."""
+        began = self.root.version
+        while self.root.version != self._newest_root:
             name = metadata_name("root", self.root.version + 1)
             try:
                 raw = self._storage.read(name)
             except FileNotFoundError:
-                return
+                break
             following = rendering.parsed(raw, Root, self.root, "root", f"{self._where}/{name}")
+            if following.version != self.root.version + 1:
+                raise LedgerUnverified(f"{self._where}/{name}: holds version {following.version}")
             self.root = rendering.parsed(raw, Root, following, "root", f"{self._where}/{name}")
+        return self.root.version > began
 
     def _read(self, name: str) -> bytes:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -89,6 +90,38 @@ def test_what_is_queued_without_waiting_is_published_by_the_next(
     assert run(["ledger", "get", str(ledger), str(digest)]) == 0
 
 
+def test_keys_are_replaced_in_two_steps(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    web, digest = summary(tmp_path, "web")
+    assert run(["ledger", "publish", str(ledger), web]) == 0
+    trusted = tmp_path / "root.json"
+    trusted.write_bytes((ledger / "metadata/1.root.json").read_bytes())
+    old, new, next_ = (str(tmp_path / name) for name in ("keys", "new", "next"))
+    offline = tmp_path / "offline"  # the machine with the keys has settings and metadata only
+    shutil.copytree(ledger / "metadata", offline / "metadata")
+    shutil.copy(ledger / "ledger.json", offline)
+    rotate = ["ledger", "rotate", str(offline), f"--staged={next_}"]
+    capsys.readouterr()
+    begun = [*rotate, f"--sign={old}/root.pem", "--new=root,online", f"--keys={new}"]
+    assert run(begun) == 0
+    out = capsys.readouterr().out
+    assert "root.json: version 2, expires 20" in out
+    assert "still to be signed: targets: 0 of 1 signed" in out and "complete" not in out
+    publish = ["ledger", "rotate", str(ledger), f"--staged={next_}", "--publish"]
+    assert run([*publish, f"--key={new}/online.pem"]) == 3
+    assert "targets: 0 of 1 signed" in capsys.readouterr().err
+    assert run([*rotate, f"--sign={old}/targets.pem"]) == 0
+    assert "--publish --key NEW" in capsys.readouterr().out
+    assert run([*publish, f"--key={new}/online.pem", f"--old-key={old}/online.pem"]) == 0
+    assert run(["ledger", "verify", str(ledger), f"--root={trusted}"]) == 0
+    assert run(["ledger", "get", str(ledger), str(digest), f"--root={trusted}"]) == 0
+    capsys.readouterr()
+    assert run(["ledger", "bump", str(ledger), f"--key={old}/online.pem"]) == 3
+    assert "this is not the online key of the ledger" in capsys.readouterr().err
+    assert run(["ledger", "bump", str(ledger), f"--key={new}/online.pem"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -100,6 +133,16 @@ def test_what_is_queued_without_waiting_is_published_by_the_next(
         (["publish", "{}", "none.json"], "none.json: No such file"),
         (["publish", "{}", "{}/ledger.json"], "is not a verification summary"),
         (["get", "{}", "sha256:12"], "12"),
+        (["rotate", "{}"], "--staged is missing"),
+        (["rotate", "{}", "--staged=s"], "no key signs"),
+        (["rotate", "{}", "--staged=s", "--publish"], "s: nothing is prepared there"),
+        (["rotate", "{}", "--staged=s", "--publish", "--sign=k"], "--publish and --sign exclude"),
+        (["rotate", "{}", "--staged=s", "--new=roots"], "roots is none of root, targets, online"),
+        (["rotate", "{}", "--staged=s", "--new=root"], "--keys is missing"),
+        (["rotate", "{}", "--staged=s", "--new=root", "--keys={}/k"], "is within the ledger"),
+        (["rotate", "{}", "--staged=s", "--root-key=none"], "none: No such file"),
+        (["rotate", "{}", "--staged=s", "--root-key={}/ledger.json"], "no usable public key"),
+        (["rotate", "{}", "--staged=s", "--sign=none.pem"], "none.pem: No such file"),
         (["get", "http://127.0.0.1:9/", "sha256:" + "0" * 64], "cannot be read"),
     ],
 )
