@@ -23,6 +23,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -50,8 +51,7 @@ class Key:
     @classmethod
     def of(cls, area: Area, digest: Digest | DiffID) -> Key:
         """Raises ``BadDigest`` before any path is built from text that is no digest (LC-1)."""
-        checked = type(digest).parse(str(digest))
-        return cls(area, checked.algorithm, checked.hex)
+        return _key(area, digest)
 
     @property
     def relative(self) -> str:
@@ -60,6 +60,12 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.area}/{self.algorithm}:{self.hex}"
+
+
+@lru_cache(maxsize=4096)
+def _key(area: Area, digest: Digest | DiffID) -> Key:
+    checked = type(digest).parse(str(digest))
+    return Key(area, checked.algorithm, checked.hex)
 
 
 class DiskTrouble(OSError):

@@ -25,6 +25,8 @@ from conforma.cache.totals import Totals
 INTERVAL: Final = 60.0
 """Seconds between two writes about the same entry."""
 _PATIENCE: Final = 5.0
+_CROWD: Final = 0.1
+"""Seconds in which more notes may come that are then written together."""
 _TOTALS: Final = "totals"
 """No key of an entry: those have an area."""
 
@@ -58,6 +60,7 @@ class Index:
         self._checked: dict[str, float] = {}
         self._tasks: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
         self._lock = threading.Lock()
         self.writes = 0
 
@@ -70,7 +73,8 @@ class Index:
             return
         self._noted[name] = now
         checked = self._checked.pop(name, 0.0)
-        self._ask(lambda database: self._note(database, name, Fact(now, media_type, checked)))
+        fact = Fact(now, media_type, checked)
+        self._ask(lambda database: self._note(database, name, fact), hurry=False)
 
     def checked(self, key: Key) -> None:
         """Note that an entry was hashed and is right; written with its next use, or at the end."""
@@ -146,16 +150,20 @@ class Index:
             thread, self._thread = self._thread, None
         if thread is not None:
             self._tasks.put(None)
+            self._hurry.set()
             thread.join(_PATIENCE)
 
     def reset_after_fork(self) -> None:
         """In a forked child the thread does not exist."""
         self._thread = None
         self._tasks = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self._lock = threading.Lock()
 
-    def _ask(self, task: Callable[[Any], None]) -> None:
+    def _ask(self, task: Callable[[Any], None], *, hurry: bool = True) -> None:
         self._tasks.put(task)
+        if hurry:
+            self._hurry.set()
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="cache index", daemon=True)
@@ -163,12 +171,18 @@ class Index:
 
     def _serve(self) -> None:
         database = self._open()
-        while (task := self._tasks.get()) is not None:
-            try:
-                task(database)
-            except Exception:
-                # Damaged, locked for too long, full disk: all the same to us.
-                database = {}
+        ended = False
+        while not ended:
+            tasks = [self._tasks.get()]
+            # Each transaction costs more than what a note writes in it, and each
+            # time we wake up, those who read layers wait for the interpreter.
+            self._hurry.wait(_CROWD)
+            self._hurry.clear()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    tasks.append(self._tasks.get_nowait())
+            ended = None in tasks
+            database = _served(database, [task for task in tasks if task is not None])
         with contextlib.suppress(Exception):
             database.close()
 
@@ -204,6 +218,22 @@ class Index:
                 return  # another process has said so
         self.writes += 1
         database[name] = json.dumps([fact.used, fact.media_type, fact.checked])
+
+
+def _served(database: Any, tasks: list[Callable[[Any], None]]) -> Any:
+    """Run the tasks in one transaction; returns the database that is left."""
+    left = iter(tasks)
+    try:
+        with contextlib.nullcontext() if isinstance(database, dict) else database.transact():
+            for task in left:
+                task(database)
+    except Exception:
+        # Damaged, locked for too long, full disk: all the same to us.
+        database = {}
+        for task in left:
+            with contextlib.suppress(Exception):
+                task(database)
+    return database
 
 
 def _parse(text: object) -> Fact | None:
