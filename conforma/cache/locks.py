@@ -103,9 +103,9 @@ class EntryLock:
     def fail(self, error: BaseException, origin: str) -> None:
         """Leave a failure for those who waited. Only what is true for them, too, is told."""
         if isinstance(error, RegistryError | IntegrityError):
-            self._write(
-                Note(self._attempt, origin, type(error).__name__, error.message, error.hint)
-            )
+            # A kind that only this package knows is told as the public one it is.
+            kind = next(c.__name__ for c in type(error).__mro__ if c.__module__ == errors.__name__)
+            self._write(Note(self._attempt, origin, kind, error.message, error.hint))
 
     def note(self) -> Note | None:
         """What the lock file says now; ``None`` if nothing that can be understood."""

@@ -9,7 +9,9 @@ from typing import BinaryIO
 import pytest
 
 from conforma.cache.direct import DirectLayers
-from conforma.cache.follow import HELD_BACK
+from conforma.cache.disk import Key
+from conforma.cache.follow import HELD_BACK, Diverged
+from conforma.cache.locks import EntryLock
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.cancellation import Cancellation
@@ -237,6 +239,20 @@ def test_lc_35_inflating_starts_again_when_what_it_followed_was_bad(cache: SafeC
     gate.open()
     assert result.join().results == [what.plain]
     first.close()
+
+
+def test_lc_11_other_processes_are_told_of_a_changed_download_as_what_it_is(
+    cache: SafeCache,
+) -> None:
+    key = Key.of("blobs", sample().descriptor.digest)
+    holder, waiter = EntryLock(cache.store, key), EntryLock(cache.store, key)
+    assert holder.try_acquire()
+    holder.begin("")
+    holder.fail(Diverged("it is not what it was before"), "")
+    holder.release()
+    note = waiter.note()
+    assert note is not None
+    assert type(note.error()) is DigestMismatch
 
 
 def test_lc_36_a_reader_waits_only_for_the_bytes_it_wants(cache: SafeCache) -> None:
