@@ -51,7 +51,10 @@ def test_flags_and_status_are_those_of_opa(tmp_path: Path) -> None:
     assert json.loads(done.stderr)["errors"][0]["location"]["row"] == 2
     help_text = conforma("opa", "test", "--help", directory=tmp_path)
     assert help_text.returncode == 0
-    assert "opa test <path> [path [...]] [flags]" in help_text.stdout
+    assert "conforma opa test <path> [path [...]] [flags]" in help_text.stdout
+    unknown = conforma("opa", "tset", directory=tmp_path)
+    assert unknown.returncode == 1
+    assert 'unknown command "tset" for "conforma opa"' in unknown.stderr
 
 
 def test_the_policies_we_ship_pass_their_own_tests(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/open-policy-agent/opa/cmd"
+	"github.com/spf13/cobra"
 )
 
 const callbacksVariable = "CONFORMA_ENGINE_CALLBACKS"
@@ -23,6 +24,9 @@ func commandLine(args []string) int {
 	root := cmd.RootCommand
 	root.Use = "opa"
 	root.Short += " (embedded)"
+	// Help and errors name what was typed.
+	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "conforma opa"}
+	root.CompletionOptions.DisableDefaultCmd = true // a script for "opa" would complete nothing
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		var exit *cmd.ExitError
