@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,12 @@ class StoredManifest:
 class Repository:
     """Manifests, tags and the blobs one repository knows. Every method is atomic."""
 
-    def __init__(self, name: str, file: Path | None) -> None:
+    def __init__(
+        self, name: str, file: Path | None, is_held: Callable[[], bool] = lambda: False
+    ) -> None:
         self.name = name
         self._file = file
+        self._is_held = is_held
         self._lock = threading.Lock()
         self._manifests: dict[Digest, StoredManifest] = {}
         self._about: dict[str, set[Digest]] = {}
@@ -155,8 +159,13 @@ class Repository:
             self._about[stored.subject].discard(digest)
         return stored is not None
 
+    def save(self) -> None:
+        """Everything is on disk, if there is a place for it."""
+        with self._lock:
+            self._save()
+
     def _save(self) -> None:
-        if self._file is None:
+        if self._file is None or self._is_held():
             return
         document = {
             "manifests": {
@@ -179,6 +188,7 @@ class Store:
         self._directory = directory
         self._lock = threading.Lock()
         self._repositories: dict[str, Repository] = {}
+        self._held = False
         self._memory: dict[Digest, bytes] = {}
         if directory is not None:
             root = directory / "repositories"
@@ -194,8 +204,19 @@ class Store:
                 file = None
                 if self._directory is not None:
                     file = self._directory / "repositories" / f"{name}.json"
-                self._repositories[name] = Repository(name, file)
+                self._repositories[name] = Repository(name, file, lambda: self._held)
             return self._repositories[name]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is put meanwhile is saved once, at the end; for one thread that puts a lot."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            for name in self.names:
+                self.repository(name).save()
 
     def existing(self, name: str) -> Repository | None:
         """The repository of this name if there is one."""
