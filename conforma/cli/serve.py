@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,7 +17,12 @@ from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
 from conforma.cli.options import CacheChoice, Globals, cache_choice
 from conforma.errors import InputError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from conforma.cancellation import Cancellation
+    from conforma.oci.registry import Registry
+    from conforma.serve.metrics import Metrics
+    from conforma.serve.pull_through import PullThrough
+    from conforma.serve.server import Server
 
 _PASSWORD: Final = "CONFORMA_SERVE_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -107,32 +111,20 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
 
     Raises ``InputError`` for flags that contradict each other.
     """
-    from dataclasses import replace
-
     from conforma.cancellation import Cancellation
-    from conforma.cli.network import registry_options
     from conforma.cli.signals import stopping_on_signals
     from conforma.cli.wiring import open_layers
-    from conforma.oci.options import MEBIBYTE
-    from conforma.oci.places import Places
     from conforma.serve.landing import Landings
     from conforma.serve.metrics import Metrics
     from conforma.serve.pull_through import PullThrough
-    from conforma.serve.server import Limits, Server
     from conforma.serve.upstreams import Upstream, Upstreams
 
     upstreams = Upstreams([Upstream.parse(text) for text in options.upstream])
-    address, port = _address(options.listen)
     asked = Cancellation()  # to stop serving; upstream is cut only after the last answer
     stack.enter_context(stopping_on_signals(asked))
     asked.on_cancel(stop.set)
     cancellation = Cancellation()
-    registry = stack.enter_context(
-        Places(
-            replace(registry_options(settings, cache=options.cache), remembered=16 * MEBIBYTE),
-            cancellation,
-        )
-    )
+    registry = stack.enter_context(_upstream_client(options, settings, cancellation))
     layers = open_layers(options.cache, cancellation)
     stack.enter_context(layers)
     stack.callback(cancellation.cancel)
@@ -146,8 +138,38 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
         metrics=metrics.text,
         fresh=float(options.tag_lifetime),
     )
+    server = _listening(options, handler, metrics)
+    metrics.gauges["connections"] = ("Open connections.", lambda: server.connections)
+    metrics.gauges["following"] = (
+        "Answers that read along with a download.",
+        lambda: landings.following,
+    )
+    stack.callback(server.close)
+    return server.host
+
+
+def _upstream_client(
+    options: ServeOptions, settings: Globals, cancellation: Cancellation
+) -> Registry:
+    """What asks the registries behind us; it remembers little, for it runs for long."""
+    from dataclasses import replace
+
+    from conforma.cli.network import registry_options
+    from conforma.oci.options import MEBIBYTE
+    from conforma.oci.places import Places
+
+    chosen = registry_options(settings, cache=options.cache)
+    return Places(replace(chosen, remembered=16 * MEBIBYTE), cancellation)
+
+
+def _listening(options: ServeOptions, handler: PullThrough, metrics: Metrics) -> Server:
+    """The server, listening. Raises ``InputError`` if it cannot listen there."""
+    from conforma.serve.limits import Limits
+    from conforma.serve.server import Server
+
+    address, port = _address(options.listen)
     try:
-        server = Server(
+        return Server(
             handler,
             host=address,
             port=port,
@@ -157,13 +179,6 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
         )
     except OSError as cause:
         raise InputError(f"--listen: {options.listen}: {cause.strerror}") from cause
-    metrics.gauges["connections"] = ("Open connections.", lambda: server.connections)
-    metrics.gauges["following"] = (
-        "Answers that read along with a download.",
-        lambda: landings.following,
-    )
-    stack.callback(server.close)
-    return server.host
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http
+import io
 import json
 import socket
 import ssl
@@ -20,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.faults import Fault, FaultPlan
+from conforma.serve.limits import Limits, PatientReader, cut, refuse, set_patience
 from conforma.serve.log import RequestLog
 from conforma.serve.sending import Sender
 
@@ -144,7 +146,8 @@ class HttpServer:
     """Listens on ``host``:``port`` (0: any free one) from construction until :meth:`close`.
 
     With a TLS context every connection is encrypted. ``handler`` is called
-    from many threads at once.
+    from many threads at once. A connection beyond ``limits`` is refused with
+    a 503; the grace there is not given.
     """
 
     def __init__(
@@ -154,11 +157,13 @@ class HttpServer:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.log = RequestLog()
         self.faults = FaultPlan()
         self._handler = handler
         self._tls = tls
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._closing = False
@@ -178,8 +183,7 @@ class HttpServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            cut(connection)
         self.faults.clear()
         self._thread.join(timeout=5)
 
@@ -193,33 +197,60 @@ class HttpServer:
                 if self._closing:
                     connection.close()
                     return
-                self._connections.add(connection)
+                room = len(self._connections) < self._limits.connections
+                if room:
+                    self._connections.add(connection)
+            if not room:
+                refuse(connection)
+                continue
             threading.Thread(
                 target=self._connection, args=(connection, client[:2]), name="httpd", daemon=True
             ).start()
 
     def _connection(self, plain: socket.socket, client: tuple[str, int]) -> None:
+        connection = plain
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = self._tls.wrap_socket(plain, server_side=True) if self._tls else plain
-            with connection, connection.makefile("rb") as stream:
-                while self._one_request(connection, stream, client):
+            set_patience(plain, socket.SO_SNDTIMEO, self._limits.stalled)
+            if self._tls is not None:
+                connection = self._encrypted(plain, self._tls)
+            reader = PatientReader(connection, self._limits)
+            with io.BufferedReader(reader) as stream:
+                while self._one_request(connection, reader, stream, client):
                     pass
         except (OSError, BadRequest, ValueError):
-            # The client went away or speaks no HTTP: there is nobody to tell.
+            # The client went away, stalled or speaks no HTTP: there is nobody to tell.
             pass
         finally:
             with self._lock:
-                self._connections.discard(plain)
-            plain.close()
+                self._connections.discard(connection)
+            connection.close()
+
+    def _encrypted(self, plain: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
+        """The connection after the handshake; its descriptor has moved to another object."""
+        encrypted = tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        with self._lock:
+            self._connections.discard(plain)
+            self._connections.add(encrypted)
+        if self._closing:
+            raise ConnectionAbortedError
+        set_patience(encrypted, socket.SO_RCVTIMEO, self._limits.head)
+        encrypted.do_handshake()
+        return encrypted
 
     def _one_request(
-        self, connection: socket.socket, stream: BinaryIO, client: tuple[str, int]
+        self,
+        connection: socket.socket,
+        reader: PatientReader,
+        stream: BinaryIO,
+        client: tuple[str, int],
     ) -> bool:
         """Answer one request; whether another may follow on this connection."""
+        reader.await_head()
         incoming = read_head(stream)
         if incoming is None:
             return False
+        reader.head_is_complete()
         entry = self.log.begin(
             incoming.method,
             incoming.path,

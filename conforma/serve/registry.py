@@ -28,6 +28,7 @@ from conforma.oci.digest import Digest
 from conforma.serve.auth import REALM_PATH, Access, Asked, BearerAuth
 from conforma.serve.bodies import MemoryBody, Slice
 from conforma.serve.httpd import BadRequest, HttpServer, Incoming, Response
+from conforma.serve.limits import Limits
 from conforma.serve.listing import page_of_names, page_of_referrers
 from conforma.serve.log import RequestLog
 from conforma.serve.ranges import wanted_range
@@ -67,6 +68,7 @@ class RegistryServer:
         exclusive_uploads: bool = False,
         mounts: bool = True,
         check_pushes: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.store = Store(directory)
         self.auth = auth
@@ -75,7 +77,7 @@ class RegistryServer:
         self.check_pushes = check_pushes
         self._uploads = Uploads(self.store, exclusive=exclusive_uploads, mounts=mounts)
         self._scheme = "https" if tls else "http"
-        self._http = HttpServer(self._handle, host=host, port=port, tls=tls)
+        self._http = HttpServer(self._handle, host=host, port=port, tls=tls, limits=limits)
         self.faults = self._http.faults
 
     def __enter__(self) -> RegistryServer:

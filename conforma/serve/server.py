@@ -20,34 +20,12 @@ from typing import Final
 import h11
 
 from conforma.serve.httpd import Incoming, Response
-from conforma.serve.wire import (
-    READ,
-    cut,
-    incoming_of,
-    linger,
-    refuse,
-    send_answer,
-    set_patience,
-)
+from conforma.serve.limits import Limits, cut, refuse, set_patience
+from conforma.serve.wire import READ, incoming_of, linger, send_answer
 
 _LARGEST_HEAD: Final = 64 * 1024
 _LARGEST_BODY: Final = 64 * 1024
 _BACKLOG: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many connections, and how patient we are with each; times in seconds."""
-
-    connections: int = 512
-    idle: float = 60.0
-    """A connection without a request is closed."""
-    head: float = 15.0
-    """From the first byte of a request to its last."""
-    stalled: float = 60.0
-    """A client that takes nothing for so long is given up."""
-    grace: float = 20.0
-    """What is being sent may go on so long when the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,36 +136,47 @@ class Server:
         connection = plain
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            set_patience(plain, socket.SO_SNDTIMEO, self.limits.stalled)
-            set_patience(plain, socket.SO_RCVTIMEO, self.limits.head)
             if self._tls is not None:
-                connection = self._tls.wrap_socket(plain, server_side=True)
+                connection = self._tls.wrap_socket(
+                    plain, server_side=True, do_handshake_on_connect=False
+                )
+                self._replace(plain, connection)
+                set_patience(connection, socket.SO_RCVTIMEO, self.limits.head)
+                connection.do_handshake()
             protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
-            while self._one_request(connection, plain, protocol, client):
+            while self._one_request(connection, protocol, client):
                 protocol.start_next_cycle()
         except (OSError, h11.ProtocolError):
             pass  # the client went away, stalled, or speaks no HTTP: there is nobody to tell
         finally:
             with self._changed:
-                self._connections.pop(plain, None)
+                self._connections.pop(connection, None)
                 self._changed.notify_all()
             connection.close()
 
+    def _replace(self, plain: socket.socket, encrypted: ssl.SSLSocket) -> None:
+        """The descriptor has moved. Raises ``OSError`` if the place was given to another."""
+        with self._changed:
+            if plain not in self._connections:
+                raise ConnectionAbortedError
+            self._connections[encrypted] = self._connections.pop(plain)
+
     def _one_request(
-        self, connection: socket.socket, plain: socket.socket, protocol: h11.Connection, client: str
+        self, connection: socket.socket, protocol: h11.Connection, client: str
     ) -> bool:
         """Answer one request; whether another may follow on this connection."""
-        self._idle(plain)
-        set_patience(plain, socket.SO_RCVTIMEO, self.limits.idle)
+        self._idle(connection)
+        set_patience(connection, socket.SO_RCVTIMEO, self.limits.idle)
         try:
-            incoming = self._read(connection, plain, protocol)
+            incoming = self._read(connection, protocol)
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint or 400
             send_answer(connection, protocol, Response.document(status, {}), head_only=False)
-            linger(connection, plain)
+            linger(connection)
             return False
         if incoming is None:
             return False
+        set_patience(connection, socket.SO_SNDTIMEO, self.limits.stalled)
         started = time.monotonic()
         response = self._handler(incoming)
         if self._closing:
@@ -212,21 +201,19 @@ class Server:
                 )  # fmt: skip
         return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
 
-    def _idle(self, plain: socket.socket) -> None:
+    def _idle(self, connection: socket.socket) -> None:
         with self._changed:
-            if plain in self._connections:
-                self._connections[plain] = time.monotonic()
+            if connection in self._connections:
+                self._connections[connection] = time.monotonic()
 
-    def _busy(self, plain: socket.socket) -> None:
+    def _busy(self, connection: socket.socket) -> None:
         """Take the connection out of reach of :meth:`_admit`. Raises ``OSError`` if it is too late."""
         with self._changed:
-            if plain not in self._connections or self._closing:
+            if connection not in self._connections or self._closing:
                 raise ConnectionAbortedError
-            self._connections[plain] = None
+            self._connections[connection] = None
 
-    def _read(
-        self, connection: socket.socket, plain: socket.socket, protocol: h11.Connection
-    ) -> Incoming | None:
+    def _read(self, connection: socket.socket, protocol: h11.Connection) -> Incoming | None:
         """The next request; ``None`` when the client has no more."""
         request: h11.Request | None = None
         begun: float | None = None
@@ -239,12 +226,12 @@ class Server:
                 protocol.receive_data(connection.recv(READ))
                 if begun is None:
                     begun = time.monotonic()
-                    self._busy(plain)
-                    set_patience(plain, socket.SO_RCVTIMEO, self.limits.head)
+                    self._busy(connection)
+                    set_patience(connection, socket.SO_RCVTIMEO, self.limits.head)
             elif isinstance(event, h11.Request):
                 request = event
                 if begun is None:  # it had come with the one before
-                    self._busy(plain)
+                    self._busy(connection)
                     begun = time.monotonic()
             elif isinstance(event, h11.Data):
                 body += len(event.data)

@@ -1,15 +1,10 @@
-"""What the server of ``conforma serve`` puts on a socket and takes from it, around h11.
-
-Patience is set in the kernel, because Python's own time-outs make sockets
-non-blocking, which ``sendfile`` would have to poll for.
-"""
+"""What the server of ``conforma serve`` puts on a socket and takes from it, around h11."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -18,6 +13,7 @@ import h11
 
 from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.httpd import Incoming, RequestBody, Response
+from conforma.serve.limits import set_patience
 
 READ: Final = 64 * 1024
 _SMALL: Final = 16 * 1024
@@ -83,35 +79,11 @@ def send_answer(
     protocol.send(h11.EndOfMessage())
 
 
-def set_patience(connection: socket.socket, option: int, seconds: float) -> None:
-    """Give up on a read (``SO_RCVTIMEO``) or write (``SO_SNDTIMEO``) after so long."""
-    whole = int(seconds)
-    value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, option, value)
-
-
-def linger(connection: socket.socket, plain: socket.socket) -> None:
+def linger(connection: socket.socket) -> None:
     """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6)."""
     with contextlib.suppress(OSError):
-        plain.shutdown(socket.SHUT_WR)
-        set_patience(plain, socket.SO_RCVTIMEO, 1.0)
+        socket.socket.shutdown(connection, socket.SHUT_WR)  # not that of TLS: we go on reading
+        set_patience(connection, socket.SO_RCVTIMEO, 1.0)
         taken = 0
         while taken < _LINGERING and (piece := connection.recv(READ)):
             taken += len(piece)
-
-
-def cut(connection: socket.socket) -> None:
-    """End a connection that another thread may be using."""
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-def refuse(connection: socket.socket) -> None:
-    """Every place is taken by somebody who is being served: ask to come again."""
-    with contextlib.suppress(OSError):
-        connection.setblocking(False)
-        connection.send(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
-            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-    connection.close()

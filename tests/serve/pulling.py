@@ -18,10 +18,11 @@ from conforma.oci.places import Places
 from conforma.oci.retry import RetryPolicy
 from conforma.serve.auth import Access
 from conforma.serve.landing import Landings
+from conforma.serve.limits import Limits
 from conforma.serve.metrics import Metrics
 from conforma.serve.pull_through import PullThrough
 from conforma.serve.registry import RegistryServer
-from conforma.serve.server import Limits, Server
+from conforma.serve.server import Server
 from conforma.serve.upstreams import Upstream, Upstreams
 
 

@@ -14,7 +14,8 @@ import pytest
 from conforma.serve.bodies import MemoryBody
 from conforma.serve.faults import Gate
 from conforma.serve.httpd import Incoming, Response
-from conforma.serve.server import Limits, Served, Server
+from conforma.serve.limits import Limits
+from conforma.serve.server import Served, Server
 from tests.oci.scenery import until
 
 Handler = Callable[[Incoming], Response]

@@ -1,0 +1,105 @@
+"""How many connections a server holds, and how patient it is with each.
+
+Patience with plain connections is set in the kernel, because Python's own
+time-outs make sockets non-blocking, which ``sendfile`` would have to poll for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import ssl
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections, and how patient we are with each; times in seconds."""
+
+    connections: int = 512
+    idle: float = 60.0
+    """A connection without a request is closed."""
+    head: float = 15.0
+    """From the first byte of a request to the end of its head."""
+    stalled: float = 60.0
+    """A client that takes nothing for so long is given up."""
+    grace: float = 20.0
+    """What is being sent may go on so long when the server stops."""
+
+
+class PatientReader(io.RawIOBase):
+    """The bytes of a connection, for an ``io.BufferedReader``; heads have a deadline.
+
+    A time-out per read alone lets a client that drips bytes hold its thread
+    for ever. Reading raises ``OSError``.
+    """
+
+    def __init__(self, connection: socket.socket, limits: Limits) -> None:
+        super().__init__()
+        self._connection = connection
+        self._limits = limits
+        self._awaiting = False
+        self._due: float | None = None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def await_head(self) -> None:
+        """The next request may be long in coming, but once begun its head is due."""
+        self._awaiting, self._due = True, None
+        set_patience(self._connection, socket.SO_RCVTIMEO, self._limits.idle)
+
+    def head_is_complete(self) -> None:
+        """From now on each piece of the body may take as long as a client may stall."""
+        self._awaiting, self._due = False, None
+        set_patience(self._connection, socket.SO_RCVTIMEO, self._limits.stalled)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read what is there, or the next bytes to come."""
+        if self._due is not None and time.monotonic() > self._due:
+            raise TimeoutError("the head of a request took too long")
+        count = self._connection.recv_into(buffer)
+        if self._awaiting and self._due is None:
+            self._due = time.monotonic() + self._limits.head
+            set_patience(self._connection, socket.SO_RCVTIMEO, self._limits.head)
+        return count
+
+
+def set_patience(connection: socket.socket, option: int, seconds: float) -> None:
+    """Give up on a read (``SO_RCVTIMEO``) or write (``SO_SNDTIMEO``) after so long.
+
+    Python reads on when the kernel interrupts a TLS socket, so that gets
+    Python's own time-out, one for both: what was set last counts.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds)
+        return
+    whole = int(seconds)
+    value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+    connection.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def cut(connection: socket.socket) -> None:
+    """End a connection that another thread may be using."""
+    with contextlib.suppress(OSError):
+        # The plain method: that of a TLS socket takes its state from whoever uses it.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def refuse(connection: socket.socket) -> None:
+    """Every place is taken by somebody who is being served: ask to come again."""
+    with contextlib.suppress(OSError):
+        connection.setblocking(False)
+        connection.send(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+    connection.close()
