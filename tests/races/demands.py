@@ -48,6 +48,11 @@ class Demand:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def came_so_far(self) -> int:
+        """Bytes that were read."""
+        return len(self._content)
+
     def came(self, length: int, seconds: float) -> bool:
         """Whether so many bytes were read, or are within that time."""
         with self._more:

@@ -82,7 +82,7 @@ class Explorer(World, RuleBasedStateMachine):
             if upstream.reached:
                 self.standing[number] = upstream
         if view == "stream" and number in self.standing:
-            self.follows(wanted, self.standing[number])
+            self.follows(wanted)
         self.settle(number)
 
     @rule(which=st.integers(0, 100), instance=instances, view=st.sampled_from(VIEWS))
@@ -100,6 +100,7 @@ class Explorer(World, RuleBasedStateMachine):
 
     def let_go(self, entry: tuple[int, int, Upstream]) -> None:
         _, number, upstream = entry
+        self.nobody_sees_more(number)
         if self.standing.get(number) is upstream:
             del self.standing[number]
         upstream.release()

@@ -31,12 +31,13 @@ class Fill:
         self.armed = True
         """Whether it may still stop, or be stopping, before its step."""
         self.forked, self.moved, self.ended = (threading.Event() for _ in range(3))
-        self.pid = 0
+        self._process: int | None = None  # a handle on it, which no other process can inherit
         self.outcome: dict[str, Any] = {}
 
     def hear(self, event: dict[str, Any]) -> None:
         if event["event"] == "forked":
-            self.pid = event["pid"]
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                self._process = os.pidfd_open(event["pid"])
             self.forked.set()
             return
         if event["event"] == "done":
@@ -47,26 +48,30 @@ class Fill:
     def go(self) -> None:
         """Do not stop any more."""
         self.armed = False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, CONTINUE)
+        self._signal(CONTINUE)
 
     def kill(self) -> None:
         """Returns when the process is dead, and its locks are free."""
         self.armed = False
-        try:
-            process = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-            assert select.select([process], [], [], 20)[0], "a killed process lives on"
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(process)
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            assert select.select([self._process], [], [], 20)[0], "a killed process lives on"
+        self.close()
+
+    def close(self) -> None:
+        """Forget the process."""
+        handle, self._process = self._process, None
+        if handle is not None:
+            os.close(handle)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
 
     def check(self) -> None:
         """It read what it should, or was told why not."""
+        self.close()
         if "error" in self.outcome:
             assert self.outcome["error"] in self.allowed, self.outcome
             return

@@ -132,13 +132,24 @@ class World:
         name = what.diff_id.hex if demand.view == "uncompressed" else what.layer.digest.hex
         return next((p for p in self.finals() if FINAL.fullmatch(p.name)[1] == name), None)  # type: ignore[index]
 
-    def follows(self, demand: Demand, upstream: Upstream) -> None:
+    def visible(self, number: int) -> int:
+        """How many bytes of a download that stands at its gate are to be seen; 0 if none stands."""
+        upstream = self.standing.get(number)
+        if upstream is None or upstream.gate_at is None:
+            return 0
+        return max(0, min(upstream.gate_at, len(LAYERS[number].blob) - HELD_BACK))
+
+    def follows(self, demand: Demand) -> None:
         """What has come in is seen while the download stands still, by whomever it was started."""
-        assert upstream.gate_at is not None
-        visible = min(upstream.gate_at, len(LAYERS[demand.number].blob) - HELD_BACK)
-        if visible > 0:
+        if visible := self.visible(demand.number):
             assert demand.came(visible, self.patience), f"{demand} does not see {visible} bytes"
             self.totals["followed"] += 1
+
+    def nobody_sees_more(self, number: int) -> None:
+        """What is held back until the digest has matched was held back."""
+        for demand in self.demands:
+            if demand.number == number and demand.view == "stream" and number in self.standing:
+                assert demand.came_so_far <= self.visible(number), f"{demand} sees too much"
 
     def evict(self, cap: int, grace: float, *, clear: bool) -> None:
         """Nothing that is being read goes, and everything else may."""
