@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from conforma.errors import InputError, TrustRootUnavailable
-from conforma.trust.tuf_fetch import copy_in, download, fetcher_for
+from conforma.trust.tuf_fetch import copy_in, download, fetcher_for, reason
 
 if TYPE_CHECKING:
     from tuf.ngclient.fetcher import FetcherInterface
@@ -107,11 +107,11 @@ class Repository:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise self._failed(f"{cause}; the clock of this machine says {now}") from cause
         except (DownloadError, RepositoryError, OSError, ValueError) as cause:
-            raise self._failed(str(cause) or type(cause).__name__) from cause
+            raise self._failed(reason(cause)) from cause
 
-    def _failed(self, reason: str) -> TrustRootUnavailable:
+    def _failed(self, why: str) -> TrustRootUnavailable:
         return TrustRootUnavailable(
-            f"Sigstore trust root of {self.mirror}: {reason}",
+            f"Sigstore trust root of {self.mirror}: {why}",
             hint="check the clock and the network, run conforma sigstore initialize, "
             "or name your own keys with the SIGSTORE_ environment variables",
         )

@@ -50,7 +50,18 @@ def download(url: str, most: int) -> bytes:
         if isinstance(cause, DownloadHTTPError) and cause.status_code in (403, 404, 410):
             raise InputError(f"{url}: {cause}") from cause
         hint = "check the URL and the network"
-        raise TrustRootUnavailable(f"{url}: {cause}", hint=hint) from cause
+        raise TrustRootUnavailable(f"{url}: {reason(cause)}", hint=hint) from cause
+
+
+def reason(cause: BaseException) -> str:
+    """What went wrong, in words: the library's own error for a broken connection has none."""
+    if str(cause):
+        return str(cause)
+    root = cause
+    while behind := root.__cause__ or root.__context__:
+        root = behind
+    told = root.strerror if isinstance(root, OSError) else str(root)
+    return told or type(cause).__name__
 
 
 def _files(place: Callable[[str], Path]) -> FetcherInterface:

@@ -142,7 +142,11 @@ def test_a_repository_of_strangers_changes_nothing(
         (("--mirror", "file:///nowhere"), 1, "could not find cached root.json"),
         (("--root", "/nowhere/root.json"), 1, "/nowhere/root.json: No such file or directory"),
         (("--root", "file:///nowhere/root.json"), 1, "file:///nowhere/root.json: root.json is"),
-        (("--root", "http://127.0.0.1:9/root.json"), 3, "http://127.0.0.1:9/root.json: "),
+        (
+            ("--root", "http://127.0.0.1:9/root.json"),
+            3,
+            "http://127.0.0.1:9/root.json: Connection refused\n",
+        ),
         (("now",), 1, 'unknown command "now" for "conforma sigstore initialize"'),
         (("--mirrors",), 1, "unknown flag: --mirrors"),
     ],
