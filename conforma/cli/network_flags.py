@@ -27,6 +27,7 @@ def network_flags() -> list[Flag]:
             type=GoList(),
             default=(),
             help="REGISTRY=PER_MINUTE[/BURST]: most requests, counted over all processes of "
-            "this machine; * is every other registry. Repeatable.",
+            "this machine; * is every other registry, and 0 no limit. Repeatable. docker.io has "
+            "300/300 unless told otherwise, the others none.",
         ),
     ]
