@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -30,7 +31,7 @@ from conforma.policy.questions import Questions
 from conforma.policy.rego.annotations import RuleDetails
 from conforma.policy.rego.engine import Builtin, Engine, Input, Output
 from conforma.policy.rules import Rule, RuleBook
-from conforma.policy.scoring import Decision, Item, Subject
+from conforma.policy.scoring import Applicable, Decision, Item, Subject
 from conforma.policy.selection import FilterType, Packages, Selection, pipeline_intentions
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ TRACE: Final = 5
 _INPUT_FILE: Final = {"name": "input.json", "dir": "/"}
 
 _NO_RULES: Final = "no rego files found in policy subdirectory"
+
+_PLANS: Final = 64
 
 Fate = Literal["kept", "excluded", "excepted", "consequence"]
 
@@ -72,6 +75,32 @@ class GroupOutcome:
     findings: tuple[Finding, ...]
     trail: tuple[Step, ...]
     packages: Packages
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the items that apply to a component decide before anything is evaluated.
+
+    ``silent`` is what becomes of each annotated rule if it has nothing to say.
+    Components to which the same items apply share a plan.
+    """
+
+    selection: Selection
+    packages: Packages
+    asked: Questions
+    silent: tuple[tuple[Rule, Step], ...]
+
+    @classmethod
+    def of(cls, selection: Selection) -> _Plan:
+        packages = selection.packages()
+        silent = []
+        for rule in selection.book.rules.values():
+            # A rule whose success would be kept is in a package that is evaluated.
+            decision = selection.decide(Subject(rule.code, collections=rule.collections))
+            fate: Fate = "kept" if decision.included else "excluded"
+            silent.append((rule, Step(success_of(rule), fate, decision)))
+        asked = Questions(selection.book, packages.names)
+        return cls(selection, packages, asked, tuple(silent))
 
 
 class Judge(Protocol):
@@ -131,6 +160,8 @@ class SourceGroupEvaluator:
         self._ruleset = engine.compile(policy_dirs, data_dirs, document, wait=False)
         self._lock = threading.Lock()
         self._book: RuleBook | PolicyError | None = None
+        # Volatile items make moments differ; those of a single run are few.
+        self._plan = lru_cache(maxsize=_PLANS)(self._plan_for)
 
     @property
     def book(self) -> RuleBook:
@@ -168,8 +199,13 @@ class SourceGroupEvaluator:
 
     def selection(self, image: Reference, component_name: str, moment: datetime) -> Selection:
         """Which packages and results count for a component at a moment; raises as ``book`` does."""
-        items = self._criteria.applicable(image, component_name, moment)
+        return self._select(self._criteria.applicable(image, component_name, moment))
+
+    def _select(self, items: Applicable) -> Selection:
         return Selection(self.book, items, self._mode, self._intentions)
+
+    def _plan_for(self, items: Applicable) -> _Plan:
+        return _Plan.of(self._select(items))
 
     def dormant(
         self, subject: Subject, image: Reference, component_name: str, moment: datetime
@@ -197,13 +233,11 @@ class SourceGroupEvaluator:
         used, ``EvaluationFailed`` if a rule fails or nothing was examined at
         all, and what the engine, a builtin or ``cancellation`` raises.
         """
-        selection = self.selection(image, component_name, moment)
-        packages = selection.packages()
-        asked = Questions(selection.book, packages.names)
+        plan = self._plan(self._criteria.applicable(image, component_name, moment))
         try:
             answers = self._ruleset.evaluate(
                 document,
-                asked.queries,
+                plan.asked.queries,
                 builtins=builtins,
                 cancellation=cancellation,
                 data={
@@ -216,7 +250,7 @@ class SourceGroupEvaluator:
         except PolicyError as error:
             self._located(error)
             raise
-        trail = list(_considered(selection, asked, answers, moment))
+        trail = list(_considered(plan, answers, moment))
         findings = [step.finding for step in trail if step.fate == "kept"]
         if not findings:
             log.error("no successes, warnings, or failures, check input")
@@ -224,16 +258,16 @@ class SourceGroupEvaluator:
                 "no successes, warnings, or failures, check input",
                 hint="no rule of this source group is left by its include and exclude items",
             )
-        hidden = consequences(findings, selection.book.rules)
+        hidden = consequences(findings, plan.selection.book.rules)
         trail = [_settled(step, hidden) for step in trail]
-        unmatched = selection.unmatched(_subject(step) for step in trail)
+        unmatched = plan.selection.unmatched(_subject(step) for step in trail)
         return GroupOutcome(
             (
                 *(step.finding for step in trail if step.fate == "kept"),
                 *(PolicyWarning(_nothing_matches(item)) for item in unmatched),
             ),
             tuple(trail),
-            packages,
+            plan.packages,
         )
 
 
@@ -268,28 +302,23 @@ def judge_all(
     return Findings.of(findings, info=info)
 
 
-def _considered(
-    selection: Selection, asked: Questions, answers: Sequence[list[Any]], moment: datetime
-) -> Iterator[Step]:
+def _considered(plan: _Plan, answers: Sequence[list[Any]], moment: datetime) -> Iterator[Step]:
     """All results and all silent rules, with what the criteria make of them."""
-    book = selection.book
     spoken: set[tuple[str, str]] = set()
-    for result, excepted in asked.results(answers):
+    for result, excepted in plan.asked.results(answers):
         if excepted:
             reason = f"data.{result.package}.exception names the rule"
             yield Step(result.finding, "excepted", Decision(False, reason=reason), result.query)
             continue
-        result = described(result, book.rules, moment)
-        decision = selection.decide(result.subject)
+        result = described(result, plan.selection.book.rules, moment)
+        decision = plan.selection.decide(result.subject)
         finding = classified(result, moment)
         if decision.included:
             spoken.add((result.package, finding.code))
         yield Step(finding, "kept" if decision.included else "excluded", decision, result.query)
-    for rule in book.rules.values():
-        # A rule whose success would be kept is in a package that was evaluated.
+    for rule, step in plan.silent:
         if (rule.package, rule.code) not in spoken:
-            decision = selection.decide(Subject(rule.code, collections=rule.collections))
-            yield Step(success_of(rule), "kept" if decision.included else "excluded", decision)
+            yield step
 
 
 def _settled(step: Step, hidden: frozenset[str]) -> Step:

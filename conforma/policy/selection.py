@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from conforma.policy.rules import Rule, RuleBook
@@ -80,15 +81,16 @@ class Selection:
         that were considered as successes. Items scoped to a component name are
         not looked at. In ``ec-policy`` mode all rules that take part count.
         """
-        tracked = dict.fromkeys(item.value for item in self.items.include if not item.component)
-        names: set[str] = set()
-        for subject in examined:
-            names.update(name for name, _ in matchers(subject))
+        missing = dict.fromkeys(item.value for item in self.items.include if not item.component)
+        participants: Iterable[Subject] = ()
         if self.mode == "ec-policy":
-            for rule in self.book.known:
-                if self._takes_part(rule):
-                    names.update(name for name, _ in matchers(_subject(rule)))
-        return tuple(value for value in tracked if value not in names)
+            participants = (_subject(rule) for rule in self.book.known if self._takes_part(rule))
+        for subject in chain(examined, participants):
+            if not missing:
+                break
+            for name, _ in matchers(subject):
+                missing.pop(name, None)
+        return tuple(missing)
 
     def _takes_part(self, rule: Rule) -> bool:
         if self.mode != "ec-policy":
