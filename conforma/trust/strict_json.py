@@ -64,7 +64,7 @@ def decode_base64(text: str) -> bytes:
     has bits that mean nothing: two texts must not be one signature.
     """
     raw = text.encode("utf-8", "surrogatepass")
-    bare = raw.translate(None, b"\r\n")
+    bare = raw.translate(None, b"\r\n") if b"\n" in raw or b"\r" in raw else raw
     try:
         data = binascii.a2b_base64(bare, strict_mode=True)
     except binascii.Error:
