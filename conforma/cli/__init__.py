@@ -30,7 +30,7 @@ def _tune() -> None:
 
     # A run makes many small values and few cycles; looking for cycles after
     # every 700 allocations took a twentieth of its time.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(200_000, 20, 50)
     # httpx imports its command line, and with it rich and pygments, whenever they
     # are installed: a third of its start-up time, for nothing.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
