@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import settings
 from conforma.cancellation import Cancellation
 from conforma.oci.registry import Patience, Registry, RegistryOptions, RequestSeen, RetryPolicy
 from conforma.serve.registry import RegistryServer
-from tests.oci.scenery import Client, ClientFactory
+from tests.oci.debian import DebianRegistry, docker_registry
+from tests.oci.scenery import Client, ClientFactory, Serving
 
 # Properties are about values, not about how busy the machine is.
 settings.register_profile("patient", deadline=None)
@@ -19,9 +21,24 @@ settings.load_profile("patient")
 QUICK = RetryPolicy(duration=0.001, max_wait=0.002)
 
 
+@pytest.fixture(scope="session")
+def docker_upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a docker-registry."""
+    with docker_registry(tmp_path_factory.mktemp("docker-registry")) as host:
+        yield host
+
+
+@pytest.fixture(params=["ours", "docker-registry"])
+def serving(request: pytest.FixtureRequest) -> Serving:
+    """Starts registries: every test that uses one runs against our own and against Debian's."""
+    if request.param == "ours":
+        return RegistryServer
+    return partial(DebianRegistry, request.getfixturevalue("docker_upstream"))
+
+
 @pytest.fixture
-def server() -> Iterator[RegistryServer]:
-    with RegistryServer() as running:
+def server(serving: Serving) -> Iterator[RegistryServer]:
+    with serving() as running:
         yield running
         running.faults.clear()
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor
@@ -31,6 +33,14 @@ class Client:
 
 
 ClientFactory = Callable[..., Client]
+Serving = Callable[..., RegistryServer]
+"""Starts a registry with the options of :class:`RegistryServer`: our own, or Debian's behind it."""
+
+
+def only_ours(reason: str) -> pytest.MarkDecorator:
+    """For a test that docker-registry gives no occasion for, and why."""
+    assert reason
+    return pytest.mark.parametrize("serving", ["ours"], indirect=True)
 
 
 def put_image(

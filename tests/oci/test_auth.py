@@ -16,14 +16,14 @@ from conforma.oci.reference import Reference
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
-from tests.oci.scenery import SECRET, ClientFactory, configured, login, put_image, until
+from tests.oci.scenery import SECRET, ClientFactory, Serving, configured, login, put_image, until
 
 
 @pytest.mark.parametrize("auth", [BasicAuth("me", SECRET), BearerAuth("me", SECRET)], ids=type)
 def test_credentials_are_shown_when_they_are_asked_for(
-    client: ClientFactory, tmp_path: Path, auth: Any
+    serving: Serving, client: ClientFactory, tmp_path: Path, auth: Any
 ) -> None:
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         made = client(environment=login(tmp_path, server.host))
         assert isinstance(made.registry.manifest(reference), Manifest)
@@ -39,8 +39,10 @@ def test_nothing_is_shown_to_a_registry_that_does_not_ask(
     assert [r.header("authorization") for r in server.log.settled()] == [None]
 
 
-def test_anonymous_tokens_are_fetched_without_credentials(client: ClientFactory) -> None:
-    with RegistryServer(auth=BearerAuth()) as server:
+def test_anonymous_tokens_are_fetched_without_credentials(
+    serving: Serving, client: ClientFactory
+) -> None:
+    with serving(auth=BearerAuth()) as server:
         reference = put_image(server)
         registry = client().registry
         registry.head(reference)
@@ -51,9 +53,9 @@ def test_anonymous_tokens_are_fetched_without_credentials(client: ClientFactory)
 
 
 def test_rc_9_one_token_serves_many_threads_and_later_requests(
-    client: ClientFactory, tmp_path: Path
+    serving: Serving, client: ClientFactory, tmp_path: Path
 ) -> None:
-    with RegistryServer(auth=BearerAuth("me", SECRET)) as server:
+    with serving(auth=BearerAuth("me", SECRET)) as server:
         for n in range(16):
             reference = put_image(server, tag=f"t{n}")
         registry = client(environment=login(tmp_path, server.host)).registry
@@ -70,9 +72,11 @@ def test_rc_9_one_token_serves_many_threads_and_later_requests(
         assert len(server.log.settled().matching(path="token")) == 1
 
 
-def test_rc_9_strangers_are_introduced_once(client: ClientFactory, tmp_path: Path) -> None:
+def test_rc_9_strangers_are_introduced_once(
+    serving: Serving, client: ClientFactory, tmp_path: Path
+) -> None:
     """Only the first request to an unknown registry is refused, however many start at once."""
-    with RegistryServer(auth=BearerAuth("me", SECRET)) as server:
+    with serving(auth=BearerAuth("me", SECRET)) as server:
         for n in range(16):
             reference = put_image(server, tag=f"t{n}")
         registry = client(environment=login(tmp_path, server.host)).registry
@@ -83,10 +87,12 @@ def test_rc_9_strangers_are_introduced_once(client: ClientFactory, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_rc_9_tokens_are_renewed_before_they_expire(client: ClientFactory, tmp_path: Path) -> None:
+def test_rc_9_tokens_are_renewed_before_they_expire(
+    serving: Serving, client: ClientFactory, tmp_path: Path
+) -> None:
     # A lifetime of one second is over after half of it, which is when we renew.
     auth = BearerAuth("me", SECRET, lifetime=1)
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         registry = client(environment=login(tmp_path, server.host)).registry
         registry.head(reference)
@@ -99,9 +105,11 @@ def _renewed(registry: Any, server: RegistryServer, reference: Reference) -> boo
     return len(server.log.settled().matching(path="token")) == 2
 
 
-def test_a_token_that_died_early_is_replaced_once(client: ClientFactory, tmp_path: Path) -> None:
+def test_a_token_that_died_early_is_replaced_once(
+    serving: Serving, client: ClientFactory, tmp_path: Path
+) -> None:
     auth = BearerAuth("me", SECRET)
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         registry = client(environment=login(tmp_path, server.host)).registry
         registry.head(reference)
@@ -111,10 +119,10 @@ def test_a_token_that_died_early_is_replaced_once(client: ClientFactory, tmp_pat
 
 
 def test_a_registry_that_refuses_every_token_is_not_asked_for_ever(
-    client: ClientFactory, tmp_path: Path
+    serving: Serving, client: ClientFactory, tmp_path: Path
 ) -> None:
     auth = BearerAuth("me", SECRET)
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         challenge = f'Bearer realm="{server.url}/token",service="s"'
         server.faults.add(
@@ -128,8 +136,10 @@ def test_a_registry_that_refuses_every_token_is_not_asked_for_ever(
         assert len(server.log.settled().matching("HEAD")) == 2
 
 
-def test_rc_15_a_refusal_without_credentials_says_what_to_do(client: ClientFactory) -> None:
-    with RegistryServer(auth=BasicAuth("me", SECRET)) as server:
+def test_rc_15_a_refusal_without_credentials_says_what_to_do(
+    serving: Serving, client: ClientFactory
+) -> None:
+    with serving(auth=BasicAuth("me", SECRET)) as server:
         reference = put_image(server)
         with pytest.raises(AccessDenied) as caught:
             client().registry.head(reference)
@@ -141,9 +151,9 @@ def test_rc_15_a_refusal_without_credentials_says_what_to_do(client: ClientFacto
 
 @pytest.mark.parametrize("auth", [BasicAuth("me", "other"), BearerAuth("me", "other")], ids=type)
 def test_refused_credentials_are_named_by_their_file_and_never_shown(
-    client: ClientFactory, tmp_path: Path, auth: Any
+    serving: Serving, client: ClientFactory, tmp_path: Path, auth: Any
 ) -> None:
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         made = client(environment=login(tmp_path, server.host))
         with pytest.raises(AccessDenied) as caught:
@@ -157,9 +167,9 @@ def test_refused_credentials_are_named_by_their_file_and_never_shown(
 
 
 def test_an_identity_token_is_exchanged_and_never_sent_to_the_registry(
-    client: ClientFactory, tmp_path: Path
+    serving: Serving, client: ClientFactory, tmp_path: Path
 ) -> None:
-    with RegistryServer(auth=BearerAuth("me", SECRET)) as server:
+    with serving(auth=BearerAuth("me", SECRET)) as server:
         reference = put_image(server)
         issued = BearerAuth.issue(server.auth, _basic("me"), "repository:app:pull")  # type: ignore[arg-type]
         assert issued is not None
@@ -189,9 +199,9 @@ def _basic(user: str) -> str:
     ],
 )
 def test_a_token_service_that_answers_nonsense_is_an_error(
-    client: ClientFactory, body: bytes
+    serving: Serving, client: ClientFactory, body: bytes
 ) -> None:
-    with RegistryServer(auth=BearerAuth()) as server:
+    with serving(auth=BearerAuth()) as server:
         reference = put_image(server)
         server.faults.add(Fault(status=200, body=body), path="token", times=None)
         with pytest.raises(BadResponse, match="token service"):
@@ -199,8 +209,10 @@ def test_a_token_service_that_answers_nonsense_is_an_error(
 
 
 @pytest.mark.parametrize("realm", ["", "ftp://x/y", "//", "token"])
-def test_a_realm_that_is_no_address_is_refused(client: ClientFactory, realm: str) -> None:
-    with RegistryServer() as server:
+def test_a_realm_that_is_no_address_is_refused(
+    serving: Serving, client: ClientFactory, realm: str
+) -> None:
+    with serving() as server:
         reference = put_image(server)
         challenge = {"WWW-Authenticate": f'Bearer realm="{realm}"'}
         server.faults.add(Fault(status=401, headers=challenge), times=None)
@@ -208,8 +220,8 @@ def test_a_realm_that_is_no_address_is_refused(client: ClientFactory, realm: str
             client().registry.head(reference)
 
 
-def test_a_scheme_we_do_not_speak_is_a_refusal(client: ClientFactory) -> None:
-    with RegistryServer() as server:
+def test_a_scheme_we_do_not_speak_is_a_refusal(serving: Serving, client: ClientFactory) -> None:
+    with serving() as server:
         reference = put_image(server)
         server.faults.add(Fault(status=401, headers={"WWW-Authenticate": "Negotiate"}), times=None)
         with pytest.raises(AccessDenied, match="401"):
@@ -217,12 +229,12 @@ def test_a_scheme_we_do_not_speak_is_a_refusal(client: ClientFactory) -> None:
 
 
 def test_an_unusable_configuration_stops_the_run_when_it_is_needed(
-    client: ClientFactory, tmp_path: Path
+    serving: Serving, client: ClientFactory, tmp_path: Path
 ) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text("{")
     env = {"HOME": str(tmp_path), "PATH": ""}
-    with RegistryServer(auth=BasicAuth("me", SECRET)) as server:
+    with serving(auth=BasicAuth("me", SECRET)) as server:
         reference = put_image(server)
         with pytest.raises(InputError, match=r"config\.json: not a registry authentication file"):
             client(environment=env).registry.head(reference)

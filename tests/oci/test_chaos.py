@@ -73,6 +73,9 @@ def test_every_answer_is_right_or_an_error(client: ClientFactory, seed: int) -> 
 
         with ThreadPoolExecutor(16) as pool:
             outcomes = list(pool.map(job, range(JOBS)))
-        assert sum(outcomes) > JOBS / 2
+            assert any(outcomes)
+            server.faults.clear()
+            # Nothing that went wrong was remembered.
+            assert all(pool.map(job, range(JOBS)))
         lanes = [s.lanes.values() for s in registry._exchange.pool._servers.values()]
         assert [limit.active for server_lanes in lanes for limit in server_lanes] == [0, 0]

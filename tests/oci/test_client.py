@@ -23,7 +23,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
-from tests.oci.scenery import ClientFactory, digest_of, put_image, stored, until
+from tests.oci.scenery import ClientFactory, Serving, digest_of, only_ours, put_image, stored, until
 
 
 def test_an_image_is_described_resolved_and_read(
@@ -52,6 +52,7 @@ def test_an_index_is_read_by_tag(server: RegistryServer, registry: Registry) -> 
     assert found.raw == raw
 
 
+@only_ours("the words after the status are the registry's")
 def test_a_missing_image_is_worded_as_the_reference_words_it(
     server: RegistryServer, registry: Registry
 ) -> None:
@@ -302,8 +303,10 @@ def test_a_config_of_another_size_than_the_manifest_says_is_refused(
         registry.read_blob(reference, Descriptor("x", described.digest, 4))
 
 
-def test_a_registry_that_is_not_there_is_named_with_a_hint(registry: Registry) -> None:
-    with RegistryServer() as gone:
+def test_a_registry_that_is_not_there_is_named_with_a_hint(
+    serving: Serving, registry: Registry
+) -> None:
+    with serving() as gone:
         reference = put_image(gone)
     with pytest.raises(RegistryUnreachable) as caught:
         registry.head(reference)

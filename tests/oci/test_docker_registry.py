@@ -1,15 +1,14 @@
-"""The same promises against Debian's docker-registry, with skopeo as the other client."""
+"""Debian's docker-registry spoken to directly, with skopeo as the other client.
+
+That it is asked for no more than our own registry is what the other tests here
+say, which run against both: see ``debian.py``.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,55 +28,7 @@ from tests.oci.scenery import ClientFactory
 
 pytestmark = pytest.mark.slow
 
-_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
-PROGRAM = shutil.which("docker-registry")
 SKOPEO = shutil.which("skopeo")
-
-
-@dataclass
-class Upstream:
-    host: str
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    if PROGRAM is None:
-        pytest.skip("docker-registry is not installed (Debian: apt-get install docker-registry)")
-    place = tmp_path_factory.mktemp("docker-registry")
-    config = {
-        "version": 0.1,
-        "log": {"level": "info", "accesslog": {"disabled": False}},
-        "storage": {
-            "filesystem": {"rootdirectory": str(place / "data")},
-            "delete": {"enabled": True},
-        },
-        "http": {"addr": "127.0.0.1:0"},
-    }
-    (place / "config.yml").write_text(json.dumps(config))
-    process = subprocess.Popen(
-        [PROGRAM, "serve", str(place / "config.yml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as lines:
-        said = []
-        for line in lines:
-            said.append(line)
-            if listening := _LISTENING.search(line):
-                break
-        else:
-            raise AssertionError("".join(said))
-        # It would stop if nobody read what it says.
-        reader = threading.Thread(target=lines.read)
-        reader.start()
-        try:
-            yield Upstream(listening[1])
-        finally:
-            process.terminate()
-            process.wait(10)
-            reader.join(10)
 
 
 @pytest.fixture
@@ -95,8 +46,8 @@ def push(registry: Registry, reference: Reference, layer: bytes) -> Digest:
     return registry.push_manifest(reference, made.manifest, made.media_type)
 
 
-def test_what_we_push_is_what_we_read(upstream: Upstream, client: ClientFactory) -> None:
-    reference = Reference.parse(f"{upstream.host}/ours/app:v1")
+def test_what_we_push_is_what_we_read(docker_upstream: str, client: ClientFactory) -> None:
+    reference = Reference.parse(f"{docker_upstream}/ours/app:v1")
     digest = push(client().registry, reference, b"pushed")
     registry = client().registry
     assert registry.head(reference).digest == digest
@@ -111,9 +62,9 @@ def test_what_we_push_is_what_we_read(upstream: Upstream, client: ClientFactory)
 
 
 def test_skopeo_pulls_what_we_push(
-    upstream: Upstream, client: ClientFactory, skopeo: str, tmp_path: Path
+    docker_upstream: str, client: ClientFactory, skopeo: str, tmp_path: Path
 ) -> None:
-    reference = Reference.parse(f"{upstream.host}/ours/pulled:v1")
+    reference = Reference.parse(f"{docker_upstream}/ours/pulled:v1")
     digest = push(client().registry, reference, b"for skopeo")
     source = f"docker://{reference}"
     copy = [skopeo, "--insecure-policy", "copy", "--src-tls-verify=false", "-q"]
@@ -122,7 +73,7 @@ def test_skopeo_pulls_what_we_push(
 
 
 def test_we_read_what_skopeo_pushed(
-    upstream: Upstream, client: ClientFactory, skopeo: str, tmp_path: Path
+    docker_upstream: str, client: ClientFactory, skopeo: str, tmp_path: Path
 ) -> None:
     with RegistryServer() as server:
         images = [
@@ -132,7 +83,7 @@ def test_we_read_what_skopeo_pushed(
             for name in ("amd64", "arm64")
         ]
         digest = index_of(images).put(server.store, "app", "v1")
-        target = Reference.parse(f"{upstream.host}/theirs/app:v1")
+        target = Reference.parse(f"{docker_upstream}/theirs/app:v1")
         copy = [skopeo, "--insecure-policy", "copy", "--all", "-q"]
         plain = ["--src-tls-verify=false", "--dest-tls-verify=false"]
         names = [f"docker://{server.host}/app:v1", f"docker://{target}"]
@@ -149,9 +100,9 @@ def test_we_read_what_skopeo_pushed(
                 assert sum(map(len, chunks)) == layer.size
 
 
-def test_missing_things_are_missing(upstream: Upstream, client: ClientFactory) -> None:
+def test_missing_things_are_missing(docker_upstream: str, client: ClientFactory) -> None:
     registry = client().registry
-    base = Reference.parse(f"{upstream.host}/nobody/nothing:v1")
+    base = Reference.parse(f"{docker_upstream}/nobody/nothing:v1")
     nothing = Digest.of(b"nothing")
     for ask in (
         lambda: registry.head(base),
@@ -164,17 +115,17 @@ def test_missing_things_are_missing(upstream: Upstream, client: ClientFactory) -
             ask()
 
 
-def test_rc_8_a_blob_is_read_from_the_middle(upstream: Upstream, client: ClientFactory) -> None:
+def test_rc_8_a_blob_is_read_from_the_middle(docker_upstream: str, client: ClientFactory) -> None:
     registry = client().registry
-    reference = Reference.parse(f"{upstream.host}/ours/ranges")
+    reference = Reference.parse(f"{docker_upstream}/ours/ranges")
     data = bytes(range(256)) * 2000
     blob = registry.push_blob(reference, data)
     with registry.open_blob(reference, blob, offset=300_000) as chunks:
         assert b"".join(chunks) == data[300_000:]
 
 
-def test_rc_12_a_large_blob_is_not_sent_twice(upstream: Upstream, client: ClientFactory) -> None:
-    reference = Reference.parse(f"{upstream.host}/ours/twice")
+def test_rc_12_a_large_blob_is_not_sent_twice(docker_upstream: str, client: ClientFactory) -> None:
+    reference = Reference.parse(f"{docker_upstream}/ours/twice")
     made = client()
     for _ in range(2):
         made.registry.push_blob(reference, bytes(200_000))
@@ -182,9 +133,9 @@ def test_rc_12_a_large_blob_is_not_sent_twice(upstream: Upstream, client: Client
 
 
 def test_rc_13_a_304_is_understood(
-    upstream: Upstream, client: ClientFactory, tmp_path: Path
+    docker_upstream: str, client: ClientFactory, tmp_path: Path
 ) -> None:
-    reference = Reference.parse(f"{upstream.host}/ours/unchanged:v1")
+    reference = Reference.parse(f"{docker_upstream}/ours/unchanged:v1")
     push(client().registry, reference, b"unchanged")
     with SafeCache.open(CacheOptions(directory=tmp_path / "cache")) as cache:
         raw = client(content=cache.content).registry.manifest(reference).raw
@@ -194,15 +145,15 @@ def test_rc_13_a_304_is_understood(
         assert later.registry.stats.received_bytes == 0
 
 
-def test_rc_14_chunks_mounts_and_children(upstream: Upstream, client: ClientFactory) -> None:
+def test_rc_14_chunks_mounts_and_children(docker_upstream: str, client: ClientFactory) -> None:
     registry = client().registry
     content = bytes(range(256)) * 40_000  # 10 MB: two pieces
     layers = [layer_of([Member("etc/large", content)], compression="none")]
     with RegistryServer() as server:
         digest = index_of([image_of(layers)]).put(server.store, "app", "v1")
-        target = Reference.parse(f"{upstream.host}/ours/copied:v1")
+        target = Reference.parse(f"{docker_upstream}/ours/copied:v1")
         assert ensure_copied(registry, Reference.parse(f"{server.host}/app:v1"), target) == digest
-    second = Reference.parse(f"{upstream.host}/ours/mounted:v1")
+    second = Reference.parse(f"{docker_upstream}/ours/mounted:v1")
     made = client()
     assert ensure_copied(made.registry, target, second) == digest
     assert client().registry.head(second).digest == digest
@@ -211,9 +162,9 @@ def test_rc_14_chunks_mounts_and_children(upstream: Upstream, client: ClientFact
 
 
 def test_rc_1_and_20_many_at_once_share_requests_and_connections(
-    upstream: Upstream, client: ClientFactory
+    docker_upstream: str, client: ClientFactory
 ) -> None:
-    reference = Reference.parse(f"{upstream.host}/ours/many:v1")
+    reference = Reference.parse(f"{docker_upstream}/ours/many:v1")
     digest = push(client().registry, reference, b"many")
     made = client(small_requests=4)
     with ThreadPoolExecutor(16) as pool:
@@ -223,11 +174,11 @@ def test_rc_1_and_20_many_at_once_share_requests_and_connections(
 
 
 def test_a_descriptor_with_another_size_is_refused(
-    upstream: Upstream, client: ClientFactory
+    docker_upstream: str, client: ClientFactory
 ) -> None:
 
     registry = client().registry
-    reference = Reference.parse(f"{upstream.host}/ours/sizes")
+    reference = Reference.parse(f"{docker_upstream}/ours/sizes")
     blob = registry.push_blob(reference, b"five!")
     wrong = Descriptor(media_types.OCTETS, blob.digest, 4)
     with pytest.raises(SizeMismatch), registry.open_blob(reference, wrong) as chunks:

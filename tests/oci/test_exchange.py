@@ -25,6 +25,7 @@ from conforma.serve.registry import RegistryServer
 from tests.oci.scenery import (
     SECRET,
     ClientFactory,
+    Serving,
     is_closed,
     login,
     put_image,
@@ -144,9 +145,11 @@ def test_rc_5_a_429_stops_everybody_and_one_request_goes_first(
     assert server.log.settled().counts(path="manifests/").total() == 8
 
 
-def test_rc_5_the_request_that_goes_first_may_need_a_token(client: ClientFactory) -> None:
+def test_rc_5_the_request_that_goes_first_may_need_a_token(
+    serving: Serving, client: ClientFactory
+) -> None:
     auth = BearerAuth()
-    with RegistryServer(auth=auth) as server:
+    with serving(auth=auth) as server:
         reference = put_image(server)
         registry = client().registry
         registry.tags(reference)
@@ -192,9 +195,9 @@ def storage() -> RegistryServer:
 
 
 def test_rc_10_credentials_stay_with_the_registry_that_asked_for_them(
-    storage: RegistryServer, client: ClientFactory, tmp_path: Path
+    serving: Serving, storage: RegistryServer, client: ClientFactory, tmp_path: Path
 ) -> None:
-    with RegistryServer(auth=BasicAuth("me", SECRET)) as server:
+    with serving(auth=BasicAuth("me", SECRET)) as server:
         reference = put_image(server)
         described = stored(server, "app", b"x" * 1000)
         stored(storage, "app", b"x" * 1000)
@@ -387,8 +390,8 @@ def test_rc_19_an_overloaded_server_gets_fewer_requests_at_once(
     assert pool.limit(origin, "small") > 2
 
 
-def test_rc_11_every_request_says_who_we_are(client: ClientFactory) -> None:
-    with RegistryServer(auth=BearerAuth()) as server:
+def test_rc_11_every_request_says_who_we_are(serving: Serving, client: ClientFactory) -> None:
+    with serving(auth=BearerAuth()) as server:
         reference = put_image(server)
         client(user_agent="conforma/test (contact)").registry.head(reference)
         assert {r.header("user-agent") for r in server.log.settled()} == {"conforma/test (contact)"}

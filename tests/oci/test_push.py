@@ -11,7 +11,7 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.serve.faults import Fault
 from conforma.serve.registry import RegistryServer
-from tests.oci.scenery import ClientFactory, put_image
+from tests.oci.scenery import ClientFactory, Serving, put_image
 
 
 @pytest.fixture
@@ -101,9 +101,9 @@ def test_an_upload_needs_a_place(
 
 
 def test_uploads_elsewhere_carry_no_credentials(
-    server: RegistryServer, client: ClientFactory, reference: Reference
+    serving: Serving, server: RegistryServer, client: ClientFactory, reference: Reference
 ) -> None:
-    with RegistryServer() as storage:
+    with serving() as storage:
         location = f"{storage.url}/v2/pushed/app/blobs/uploads/00"
         server.faults.add(Fault(headers={"Location": location}), method="POST")
         storage.faults.add(Fault(status=201), method="PUT")

@@ -14,9 +14,8 @@ from conforma.oci.options import QuestionSeen
 from conforma.oci.reference import Reference
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault
-from conforma.serve.registry import RegistryServer
 from tests.conftest import secrets_in
-from tests.oci.scenery import SECRET, ClientFactory, configured, login, put_image
+from tests.oci.scenery import SECRET, ClientFactory, Serving, configured, login, put_image
 
 SOMETHING_WRONG = [
     Fault(status=401),
@@ -36,6 +35,7 @@ SOMETHING_WRONG = [
 @pytest.mark.parametrize("fault", SOMETHING_WRONG, ids=repr)
 @pytest.mark.parametrize("auth", [BasicAuth, BearerAuth])
 def test_rc_10_no_error_log_or_record_holds_a_secret(
+    serving: Serving,
     client: ClientFactory,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -46,7 +46,7 @@ def test_rc_10_no_error_log_or_record_holds_a_secret(
     caplog.set_level(logging.DEBUG)
     told: list[object] = []
     questions: list[QuestionSeen] = []
-    with RegistryServer(auth=auth("me", SECRET)) as server:
+    with serving(auth=auth("me", SECRET)) as server:
         env = login(tmp_path, server.host)
         made = client(environment=env, witness=questions.append, state=tmp_path / "state")
         reference = put_image(server)
@@ -78,10 +78,14 @@ def test_rc_10_no_error_log_or_record_holds_a_secret(
     ],
 )
 def test_rc_10_credentials_that_cannot_be_used_are_not_quoted(
-    client: ClientFactory, tmp_path: Path, entry: dict[str, str], caplog: pytest.LogCaptureFixture
+    serving: Serving,
+    client: ClientFactory,
+    tmp_path: Path,
+    entry: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with RegistryServer(auth=BearerAuth("me", "other")) as server:
+    with serving(auth=BearerAuth("me", "other")) as server:
         env = configured(tmp_path, {"auths": {server.host: entry}})
         made = client(environment=env)
         with pytest.raises(ConformaError) as caught:

@@ -80,6 +80,16 @@ def test_regular_expressions_are_those_of_re2(rules: Rules) -> None:
     assert found == [[[True, False, False]], ["sha256:abc"]]
 
 
+def test_fault_95_an_expression_built_to_backtrack_does_not(rules: Rules) -> None:
+    # Where expressions backtrack, this would end with the universe.
+    ruleset = rules("""
+        package main
+        found := regex.match(`^(a+)+$`, concat("", [input.many, "b"]))
+    """)
+    document = b'{"many": "%s"}' % (b"a" * 100_000)
+    assert ruleset.evaluate(document, ["data.main.found"]) == [[False]]
+
+
 def test_a_failing_function_of_opa_is_undefined_and_stops_nothing(rules: Rules) -> None:
     ruleset = rules('package main\nv := to_number("x")\nw := 1')
     assert ruleset.evaluate(b"{}", ["data.main.v", "data.main.w"]) == [[], [1]]
