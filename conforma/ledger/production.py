@@ -34,6 +34,8 @@ class Receiver(Protocol):
     """A place that takes envelopes."""
 
     name: str
+    keeps: str
+    """What it makes of an envelope, for messages."""
 
     def upload(self, envelopes: Sequence[bytes]) -> None:
         """Store them. Raises ``ConformaError``."""
@@ -80,7 +82,7 @@ def produce(report: Report, order: Order) -> tuple[Path, ...]:
         log.error("[VSA] VSA files generated but not uploaded (no --vsa-upload backends specified)")
     for receiver in order.receivers:
         _attempt(
-            f"[VSA] Failed to upload to {receiver.name}",
+            f"[VSA] Failed to upload {receiver.keeps} to {receiver.name}",
             lambda receiver=receiver: receiver.upload(envelopes),  # type: ignore[misc]
         )
     return tuple(written)

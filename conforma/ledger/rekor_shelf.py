@@ -34,6 +34,8 @@ _MOST_ENTRIES: Final = 50
 class RekorShelf:
     """A transparency log. Thread safe; ``stack`` closes its connections."""
 
+    keeps = "in-toto 0.0.2 entry"
+
     def __init__(
         self,
         backend: Backend,
@@ -88,7 +90,7 @@ class RekorShelf:
             except ConformaError as error:
                 errors.append(error)
         if errors:
-            raise LedgerError(f"Failed to upload in-toto 0.0.2 entry: {errors[0].message}")
+            raise LedgerError(errors[0].message)
 
     def _ask(
         self,

@@ -74,6 +74,8 @@ class Backend:
 class LocalShelf:
     """Envelopes in a directory, one file each."""
 
+    keeps = "envelope"
+
     def __init__(self, backend: Backend) -> None:
         self.name = backend.name
         self._directory = Path(backend.target)
@@ -124,6 +126,8 @@ class LocalShelf:
 
 class LedgerShelf:
     """Summaries in a ledger, read through a TUF client and written by a publisher."""
+
+    keeps = "summary"
 
     def __init__(self, backend: Backend, stack: ExitStack) -> None:
         self.name = backend.name

@@ -308,7 +308,7 @@ def test_a_verdict_that_cannot_be_kept_is_an_error_in_the_log_and_still_a_verdic
     vsa.shop.publish("web")
     done = vsa.validate(policy=vsa.push_policy(), upload=f"ledger@{vsa.directory / 'none'}")
     assert done.status == 0
-    assert "[VSA] Failed to upload to ledger@" in done.err and "ledger.json" in done.err
+    assert "[VSA] Failed to upload summary to ledger@" in done.err and "ledger.json" in done.err
 
 
 def test_files_go_only_where_they_may(vsa: Vsa) -> None:
