@@ -26,7 +26,8 @@ def what_is_missing(tally: Tally) -> ConformaError | None:
         images = affected(tally.plan, [item])
         named = ", ".join(images[:_MOST])
         more = f" and {len(images) - _MOST} more" if len(images) > _MOST else ""
-        lines.append(f"{item}: {item.reason} (needed by {named}{more})")
+        told = item.reason if item.reason.startswith(str(item.target)) else f"{item}: {item.reason}"
+        lines.append(f"{told} (needed by {named}{more})")
     if len(failed) > _MOST:
         lines.append(f"and {len(failed) - _MOST} more failures")
     error = ConformaError(

@@ -99,7 +99,7 @@ class Inventory:
         for root in roots:
             for reference in () if root.node is None else self._named_by(root.node):
                 if reference not in known:
-                    named.setdefault(reference, f"{root.label} names {reference}")
+                    named.setdefault(reference, f"{reference} (named by {root.label})")
         return roots + self._look([(label, reference) for reference, label in named.items()])
 
     def _look(self, wanted: Sequence[tuple[str, Reference]]) -> tuple[Root, ...]:

@@ -114,6 +114,28 @@ def test_images_named_by_attestations_come_along_on_request(
         assert destination.store.repository(name).find(related.digest) is not None
 
 
+def test_an_image_that_an_attestation_names_in_vain_is_told_once(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.publish(1)
+    (image,) = scene.images.values()
+    repository, digest = f"{scene.source.host}/images/base", "0" * 64
+    materials = [{"uri": f"oci://{repository}", "digest": {"sha256": digest}}]
+    statement = {
+        "_type": "https://in-toto.io/Statement/v0.1",
+        "subject": [],
+        "predicate": {"materials": materials},
+    }
+    signer = Signer(scene.source.store, "shop/app0", SigningKey.generate())
+    signer.attest(image.digest, json.dumps(statement).encode())
+    done = scene.mirror(f"oci:{tmp_path / 'shelf'}", "--related")
+    assert done.status == 3
+    (line,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
+    missing = f"{repository}@sha256:{digest}"
+    assert line.endswith(f"(needed by {missing} (named by app0:v0))")
+    assert line.count(missing) == 2, "once as what failed, once as what needs it"
+
+
 def test_a_dry_run_tells_sizes_and_moves_nothing(scene: Scene, destination: RegistryServer) -> None:
     scene.publish(3)
     done = scene.mirror(destination.host, "--dry-run")
