@@ -160,7 +160,7 @@ class SourceGroupEvaluator:
         self._ruleset = engine.compile(policy_dirs, data_dirs, document, wait=False)
         self._lock = threading.Lock()
         self._book: RuleBook | PolicyError | None = None
-        # Volatile items make moments differ; those of a single run are few.
+        # Most components share one; items for some images or components make a few more.
         self._plan = lru_cache(maxsize=_PLANS)(self._plan_for)
 
     @property
