@@ -47,7 +47,7 @@ _FORMATS: Final = ("text", "json", "table")
             ["--workers"],
             type=GoInt(),
             default=DEFAULT_WORKERS,
-            help="References looked up at the same time.",
+            help=f"References looked up at the same time, at most {_MOST_WORKERS}.",
         ),
         Flag(
             ["--parallel"],
@@ -92,6 +92,8 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         raise InputError(f"invalid --output: {flags['output']} (valid: {', '.join(_FORMATS)})")
     texts = _references(ctx.args, flags["file"])
     workers = _MOST_WORKERS if flags["parallel"] else flags["workers"]
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise InputError(f"invalid --workers: {workers} (from 1 to {_MOST_WORKERS})")
     cache = cache_choice(no_cache=flags["no_cache"], cache_dir=flags["cache_dir"], cache_size="")
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
@@ -179,10 +181,14 @@ def _run(
         statuses.append(_status(answer))
         show.put(index, texts[index], answer)
 
-    for outcome in in_parallel(range(len(texts)), work, workers=workers, cancellation=cancellation):
-        if outcome is not None:
-            raise outcome
-    show.end()
+    try:
+        for outcome in in_parallel(
+            range(len(texts)), work, workers=workers, cancellation=cancellation
+        ):
+            if outcome is not None:
+                raise outcome
+    finally:
+        show.end()
     return max(statuses)
 
 

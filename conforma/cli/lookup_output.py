@@ -12,36 +12,61 @@ from conforma.oci.lookup import KINDS, Found
 from conforma.report.wrapping import harmless_line
 
 Answer = Found | ConformaError
+_LONGEST: Final = 512
 REFUSED: Final = "missing or not permitted"
 """Registries answer 401 or 403 for names that do not exist, lest anybody learn which do."""
 
 
 class Printer:
-    """Prints answers that may come in any order in theirs. Thread safe."""
+    """Prints answers that may come in any order in theirs. Thread safe.
+
+    ``form`` shows one answer, ``end`` says what comes last, given how many were printed.
+    """
 
     def __init__(
-        self, out: TextIO, form: Callable[[int, str, Answer], str], end: Callable[[], str]
+        self,
+        out: TextIO,
+        form: Callable[[int, str, Answer], str],
+        end: Callable[[int], str],
+        *,
+        first: str = "",
+        between: str = "",
     ) -> None:
         self._out = out
         self._form = form
         self._end = end
+        self._first = first
+        self._between = between
         self._lock = threading.Lock()
         self._waiting: dict[int, str] = {}
         self._next = 0
+        self._printed = 0
+        self._ended = False
 
     def put(self, index: int, text: str, answer: Answer) -> None:
         """The answer to the question with this number, counted from 0."""
         shown = self._form(index, text, answer)
         with self._lock:
+            if self._ended:
+                return
             self._waiting[index] = shown
             while self._next in self._waiting:
-                self._out.write(self._waiting.pop(self._next))
+                self._print(self._waiting.pop(self._next))
                 self._next += 1
 
     def end(self) -> None:
-        """All answers were put."""
-        self._out.write(self._end())
-        self._out.flush()
+        """No more answers come; those that waited for others are printed without them."""
+        with self._lock:
+            self._ended = True
+            for index in sorted(self._waiting):
+                self._print(self._waiting[index])
+            self._out.write(self._end(self._printed))
+            self._out.flush()
+
+    def _print(self, shown: str) -> None:
+        self._out.write(self._between if self._printed else self._first)
+        self._out.write(shown)
+        self._printed += 1
 
 
 def printer(output: str, out: TextIO, *, brief: bool) -> Printer:
@@ -49,14 +74,16 @@ def printer(output: str, out: TextIO, *, brief: bool) -> Printer:
     if output == "json":
         return Printer(
             out,
-            lambda index, text, answer: (
-                f"{',' if index else '['}\n  {json.dumps(as_dict(text, answer, brief=brief))}"
-            ),
-            lambda: "\n]\n",
+            lambda _index, text, answer: json.dumps(as_dict(text, answer, brief=brief)),
+            lambda printed: "\n]\n" if printed else "[]\n",
+            first="[\n  ",
+            between=",\n  ",
         )
     if output == "table":
         return _table(out, brief=brief)
-    return Printer(out, lambda _index, text, answer: _block(text, answer, brief=brief), str)
+    return Printer(
+        out, lambda _index, text, answer: _block(text, answer, brief=brief), lambda _: ""
+    )
 
 
 def as_dict(text: str, answer: Answer, *, brief: bool) -> dict[str, Any]:
@@ -98,7 +125,7 @@ def _error(error: ConformaError) -> dict[str, str]:
 
 
 def _block(text: str, answer: Answer, *, brief: bool) -> str:
-    lines = [harmless_line(text)]
+    lines = [_shown(text)]
     lines += [f"  {label:12} {harmless_line(value)}" for label, value in _rows(answer, brief=brief)]
     return "\n".join(lines) + "\n"
 
@@ -130,20 +157,29 @@ _HEADINGS: Final = ("REFERENCE", "DIGEST", "SIZE", "PLATFORMS", "SIG", "ATT", "S
 def _table(out: TextIO, *, brief: bool) -> Printer:
     headings = _HEADINGS[:3] if brief else _HEADINGS
     rows: dict[int, tuple[str, ...]] = {}
+    reasons: dict[int, str] = {}
 
     def keep(index: int, text: str, answer: Answer) -> str:
         rows[index] = _row(text, answer)[: len(headings)]
+        errors = (answer,) if isinstance(answer, ConformaError) else answer.problems
+        reasons[index] = "".join(
+            f"{_shown(text)}: {harmless_line(error.message)}\n" for error in errors
+        )
         return ""
 
-    return Printer(out, keep, lambda: _aligned([headings, *(rows[i] for i in sorted(rows))]))
+    def whole(_printed: int) -> str:
+        why = "".join(reasons[index] for index in sorted(reasons))
+        return _aligned([headings, *(rows[i] for i in sorted(rows))]) + (why and f"\n{why}")
+
+    return Printer(out, keep, whole)
 
 
 def _row(text: str, answer: Answer) -> tuple[str, ...]:
     if isinstance(answer, ConformaError):
-        return (harmless_line(text), status_of(answer))
+        return (_shown(text), status_of(answer))
     counts = (answer.attached.get(kind) for kind in KINDS)
     return (
-        harmless_line(text),
+        _shown(text),
         str(answer.described.digest),
         _bytes(answer.content if answer.content is not None else answer.described.size),
         harmless_line(_listed(answer.platforms)),
@@ -158,6 +194,11 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
     ]
     lines = ("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False)) for row in rows)
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _shown(text: str) -> str:
+    """A reference as it was given, for people; longer than any reference may be, its beginning."""
+    return harmless_line(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def _listed(names: tuple[str, ...] | None) -> str:

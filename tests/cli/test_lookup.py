@@ -222,6 +222,59 @@ def test_the_table_is_for_people(shop: Shop) -> None:
     assert lines[2].split() == ["Bad", "Name", "invalid"]
 
 
+def test_below_the_table_stands_why_something_is_not_known(shop: Shop) -> None:
+    shop.publish("web")
+    web, gone = shop.reference("web"), f"{shop.server.host}/shop/gone:1"
+    shop.server.faults.add(Fault(status=503), path="/referrers/", times=None)
+    done = look(shop, "--output", "table", gone, web, "Not/A:reference!")
+    heading, first, second, third, empty, *why = done.out.splitlines()
+    assert heading.startswith("REFERENCE")
+    assert (first.split(), third.split()) == ([gone, "missing"], ["Not/A:reference!", "invalid"])
+    assert second.split()[-3:] == ["?", "?", "?"]
+    assert empty == ""
+    assert [line.partition(": ")[0] for line in why] == [gone, web, "Not/A:reference!"]
+    assert "404" in why[0] or "UNKNOWN" in why[0]
+    assert "503" in why[1] or "Service Unavailable" in why[1]
+    assert done.status == 3
+
+
+def test_what_is_too_long_for_a_reference_is_shown_in_part(shop: Shop) -> None:
+    long = "x" * 100_000
+    for output in ("text", "table"):
+        done = look(shop, "--output", output, long)
+        assert len(done.out) < 5_000
+        assert done.status == 1
+    assert as_json(shop, long)[1][0]["reference"] == long
+
+
+@pytest.mark.parametrize("workers", ["0", "-3", "257"])
+def test_impossible_numbers_of_workers_are_refused(shop: Shop, workers: str) -> None:
+    done = look(shop, "--workers", workers, "a")
+    assert (done.status, done.out) == (1, "")
+    assert f"invalid --workers: {workers} (from 1 to 256)" in done.err
+
+
+def test_json_is_whole_even_if_time_runs_out(shop: Shop) -> None:
+    for name in ("web", "api"):
+        shop.publish(name)
+    gate = Gate()
+    shop.server.faults.add(Fault(hang=gate), path="/shop/slow/", times=None)
+    web, slow, api = shop.reference("web"), f"{shop.server.host}/shop/slow:1", shop.reference("api")
+    done = look(shop, "--output", "json", "--brief", "--timeout", "2s", web, slow, api)
+    gate.release()
+    assert [answer["reference"] for answer in json.loads(done.out)] == [web, api]
+    assert "exceeded allowed execution time" in done.err
+    assert done.status == 3
+
+
+def test_json_without_any_answer_is_whole(shop: Shop) -> None:
+    gate = Gate()
+    shop.server.faults.add(Fault(hang=gate), times=None)
+    done = look(shop, "--output", "json", "--timeout", "500ms", shop.reference("web"))
+    gate.release()
+    assert (done.status, json.loads(done.out)) == (3, [])
+
+
 def test_what_a_registry_says_does_not_reach_the_terminal_raw(shop: Shop) -> None:
     image = image_of([layer_of([Member("a", b"")])], annotations={"x": "\x1b[31mred"})
     image.put(shop.server.store, "evil", "v1")
