@@ -24,7 +24,7 @@ from conforma.errors import EngineError
 from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
 from conforma.policy.rego.inputs import Shared
 
-PROTOCOL = 1
+PROTOCOL = 2
 _EXIT_OUT_OF_MEMORY = 86
 _STDERR_BYTES = 1 << 16
 _PATIENCE = 5.0

@@ -12,7 +12,7 @@ import (
 )
 
 // protocolVersion is what both ends must agree on before the first request.
-const protocolVersion = 1
+const protocolVersion = 2
 
 const maxHeader = 64 << 20
 
