@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -52,6 +53,18 @@ def prepare(directory: Path, before: fs.Step) -> tuple[Path, fs.FileSystem, bool
     if not writable and not os.access(root, os.R_OK | os.X_OK):
         raise _unusable(directory, "we may neither write to it nor is there anything to read")
     return root, files, writable
+
+
+def mode(root: Path, files: fs.FileSystem, *, writable: bool) -> str:
+    """How the directory can be used, as the statistics show it."""
+    if not writable:
+        return "read-only"
+    probe = root / "locks" / "probe"
+    with contextlib.suppress(OSError):
+        if not probe.exists():
+            files.make_directory(probe.parent)
+            os.close(files.create(probe))
+    return "read-write" if fs.locks_work(probe) else "read-write without locks"
 
 
 def _unusable(directory: Path, why: str | None) -> CacheUnusable:

@@ -37,6 +37,8 @@ TROUBLE: Final = frozenset(
     }
 )
 
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+
 
 def no_step(name: str, path: Path) -> None:
     """What happens before a step outside of tests: nothing."""
@@ -142,6 +144,24 @@ class FileSystem:
             if error.errno in ABSENT:
                 return []
             raise
+
+
+def locks_work(path: Path) -> bool:
+    """Whether the file system at least takes a lock on ``path``; true if there is no such file.
+
+    Where it does not, entries may be fetched twice, and are right all the same (LC-24, LC-25).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def pin(descriptor: int) -> None:

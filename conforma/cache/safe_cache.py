@@ -17,7 +17,7 @@ from conforma.cache.blobs import Blobs
 from conforma.cache.content import StoredContent
 from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
-from conforma.cache.directory import prepare
+from conforma.cache.directory import mode, prepare
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
@@ -61,6 +61,7 @@ class SafeCache:
         self.options = options
         self.store = store
         self._origins = origins
+        self._mode = mode(store.root, store.files, writable=store.writable)
         self._counters = counters
         self._cancellation = cancellation
         self._index = Index(store.root / "index", writable=store.writable)
@@ -126,7 +127,7 @@ class SafeCache:
     @property
     def stats(self) -> CacheStats:
         """The counters of this object, as a snapshot."""
-        return self._counters.snapshot("read-write" if self.store.writable else "read-only")
+        return self._counters.snapshot(self._mode)
 
     def content(self) -> StoredContent | None:
         """What a registry client keeps here besides layers; ends with this cache.

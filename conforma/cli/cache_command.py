@@ -13,6 +13,8 @@ from conforma.cli.gotypes import GoBool
 from conforma.cli.options import Globals, cache_choice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conforma.cache.safe_cache import SafeCache
     from conforma.cancellation import Cancellation
 
@@ -38,14 +40,20 @@ def cache_command(
 
 @contextmanager
 def opened(
-    ctx: click.Context, flags: Mapping[str, Any], *, writing: bool = False, **choices: Any
+    ctx: click.Context,
+    flags: Mapping[str, Any],
+    *,
+    writing: bool = False,
+    filling: bool = False,
+    **choices: Any,
 ) -> Iterator[tuple[SafeCache, Cancellation]]:
     """The cache that the flags name, whether or not validations use one.
 
     There is no time limit unless ``--timeout`` is given. ``choices`` are further
     members of :class:`~conforma.cache.options.CacheOptions`. Raises
     ``CacheUnusable`` for a directory that cannot serve, or that is read-only if
-    we are ``writing``, and ``InputError`` for a size that is none.
+    we are ``writing``, and ``InputError`` for a size that is none, or for a
+    directory with other things in it and no cache, unless we are ``filling`` it.
     """
     from dataclasses import replace
     from pathlib import Path
@@ -59,6 +67,8 @@ def opened(
         no_cache=False, cache_dir=flags["cache_dir"], cache_size=flags["cache_size"]
     )
     directory = Path(choice.directory) if choice.directory else default_directory()
+    if not filling:
+        _refuse_foreign(directory)
     options = CacheOptions(directory=directory, **choices)
     if choice.max_bytes is not None:
         options = replace(options, max_bytes=choice.max_bytes)
@@ -73,6 +83,22 @@ def opened(
                 hint="run this as its owner, or choose another with --cache-dir or EC_CACHE_DIR",
             )
         yield cache, cancellation
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A mistyped directory is neither emptied, nor said to be an empty cache."""
+    from conforma.cache.disk import VERSION
+    from conforma.errors import InputError
+
+    try:
+        names = {path.name for path in directory.iterdir()}
+    except OSError:
+        return  # there is none yet, or opening it explains better what is wrong with it
+    if names and VERSION not in names:
+        raise InputError(
+            f"{directory} holds other things and no cache",
+            hint="name the directory of a cache with --cache-dir or EC_CACHE_DIR",
+        )
 
 
 def binary_size(count: int) -> str:

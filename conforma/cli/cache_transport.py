@@ -51,7 +51,10 @@ def prefetch(ctx: click.Context, /, **flags: Any) -> None:
         raise InputError("--workers must be at least 1")
     components = _components(flags["images"])
     settings = Globals(**ctx.obj)
-    with opened(ctx, flags, writing=True) as (cache, cancellation), ExitStack() as stack:
+    with (
+        opened(ctx, flags, writing=True, filling=True) as (cache, cancellation),
+        ExitStack() as stack,
+    ):
         registry = stack.enter_context(open_registry(settings, cancellation, content=cache.content))
         images = ImageReader(registry, cache)
 
@@ -149,7 +152,8 @@ def import_from(ctx: click.Context, /, **flags: Any) -> int:
     known = place if place.startswith(_SCHEMES) else _existing(place)
     layout = Layout.open(known)
     settings = Globals(**ctx.obj)
-    with opened(ctx, flags, writing=True, strict=True, counted=False) as (cache, cancellation):
+    choices = {"strict": True, "counted": False}
+    with opened(ctx, flags, writing=True, filling=True, **choices) as (cache, cancellation):
         done = Import(cache, layout).run(cancellation, _progress(settings, "imported"))
     if flags["as_json"]:
         document = {

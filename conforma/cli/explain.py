@@ -73,6 +73,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         cache_dir=flags.pop("cache_dir"),
         cache_size=flags.pop("cache_size"),
         cache_verify=flags.pop("cache_verify"),
+        cache_proof=flags.pop("cache_proof"),
     )
     unused = {flag.name: flag.default for flag in image_flags() if flag.name in _WITHOUT}
     options = ImageOptions(cache=cache, **{**unused, **flags, "info": True})

@@ -111,6 +111,11 @@ def image_flags() -> list[Flag]:
         _text("cache-dir", "Directory of the layer cache (EC_CACHE_DIR)."),
         _text("cache-size", "Limit of the layer cache, as 20GiB (EC_CACHE_SIZE)."),
         _text("cache-verify", "Hash cached entries again: off, once in a run, or always."),
+        _bool(
+            "cache-proof",
+            "Use cached layers only where the repository is known to offer them, for a cache that "
+            "several credentials share (EC_CACHE_PROOF).",
+        ),
         _bool("show-successes", "Include passed rules in the report."),
         _bool("show-warnings", "Include warnings in the text report.", default=True),
         _bool("show-policy-docs-link", "End the text report with a link to the documentation."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from conforma.cli.options import CacheChoice, Globals
-    from conforma.oci.options import ContentStore, QuestionSeen, RegistryOptions, RequestSeen
+    from conforma.oci.options import ContentStore, Delivery, QuestionSeen, RegistryOptions, RequestSeen
     from conforma.oci.registry import Registry
     from conforma.oci.retry import RetryPolicy
 
@@ -23,10 +23,12 @@ def registry_options(
     offline: bool = False,
     cache: CacheChoice | None = None,
     content: Callable[[], ContentStore | None] = lambda: None,
+    delivered: Callable[[Delivery], None] | None = None,
 ) -> RegistryOptions:
     """The settings of a registry client. Raises ``InputError`` for a flag that means nothing.
 
-    ``cache`` says where processes agree about rates, ``content`` what earlier runs kept.
+    ``cache`` says where processes agree about rates, ``content`` what earlier
+    runs kept, and ``delivered`` is told what came whole.
     """
     from conforma.cache.options import default_directory
     from conforma.oci.limiter import Rate
@@ -47,6 +49,7 @@ def registry_options(
         rates=dict(Rate.parse(text) for text in settings.registry_rate),
         state=(directory or default_directory()) / "limits" if cache is not None else None,
         content=content,
+        delivered=delivered,
         observer=_all_of([observer for observer in observers if observer is not None]),
         witness=tell_question if talkative else None,
     )

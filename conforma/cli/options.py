@@ -88,6 +88,7 @@ class CacheChoice:
     directory: str | None = None
     max_bytes: int | None = None
     verify: Literal["off", "once", "always"] = "off"
+    proof: bool = False
 
 
 _VERIFY: Final = ("off", "once", "always")
@@ -114,19 +115,20 @@ _UNITS: Final = {
 
 
 def cache_choice(
-    *, no_cache: bool, cache_dir: str, cache_size: str, cache_verify: str = ""
+    *,
+    no_cache: bool,
+    cache_dir: str,
+    cache_size: str,
+    cache_verify: str = "",
+    cache_proof: bool = False,
 ) -> CacheChoice:
     """The cache that flags and environment ask for; flags win.
 
-    ``EC_CACHE`` is a boolean and ``EC_CACHE_SIZE`` a number of bytes with an
-    optional unit; the cache itself knows ``EC_CACHE_DIR``. Raises ``InputError``.
+    ``EC_CACHE`` and ``EC_CACHE_PROOF`` are booleans and ``EC_CACHE_SIZE`` a
+    number of bytes with an optional unit; the cache itself knows
+    ``EC_CACHE_DIR``. Raises ``InputError``.
     """
-    enabled = not no_cache
-    if enabled and (wanted := os.environ.get("EC_CACHE", "")):
-        try:
-            enabled = parse_bool(wanted)
-        except InputError as error:
-            raise InputError(f"EC_CACHE: {error.message}") from None
+    enabled = not no_cache and _switch("EC_CACHE", default=True)
     if cache_verify not in ("", *_VERIFY):
         raise InputError(f"invalid --cache-verify: {cache_verify} (valid: {', '.join(_VERIFY)})")
     size = cache_size or os.environ.get("EC_CACHE_SIZE", "")
@@ -136,7 +138,18 @@ def cache_choice(
         directory=os.path.expanduser(cache_dir) or None,  # noqa: PTH111
         max_bytes=_bytes(size, "--cache-size" if cache_size else "EC_CACHE_SIZE") if size else None,
         verify=cast(Literal["off", "once", "always"], cache_verify or "off"),
+        proof=cache_proof or _switch("EC_CACHE_PROOF", default=False),
     )
+
+
+def _switch(variable: str, *, default: bool) -> bool:
+    wanted = os.environ.get(variable, "")
+    if not wanted:
+        return default
+    try:
+        return parse_bool(wanted)
+    except InputError as error:
+        raise InputError(f"{variable}: {error.message}") from None
 
 
 def _bytes(text: str, source: str) -> int:

@@ -15,6 +15,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from conforma.cache.images import ImageReader
+from conforma.cache.origins import Origins
 from conforma.cancellation import Cancellation
 from conforma.cli import vsa
 from conforma.cli.network import tell_totals
@@ -47,6 +48,7 @@ from conforma.trust.verify import Verifier
 from conforma.validate import policy_input, snapshot
 from conforma.validate.component import Checks, Tools
 from conforma.validate.facts import read_facts
+from conforma.validate.result import Effort
 from conforma.validate.snapshot import Component, Snapshot
 
 if TYPE_CHECKING:
@@ -72,6 +74,12 @@ class Preparation:
     policy: Mapping[str, Any]
     key: str
     summaries: Summaries = field(default_factory=Summaries)
+    origins: Origins | None = None
+
+    def effort(self) -> Effort:
+        """What the run has cost and saved so far."""
+        found = () if self.origins is None else self.origins.listed(self.layers.verified_at)
+        return Effort(self.layers.stats, self.registry.stats, found)
 
     def tools(self, expanded: Snapshot) -> Tools:
         """What components of the expanded snapshot are validated with."""
@@ -130,9 +138,11 @@ def prepare(
     # The engine comes up while we import the HTTP client and fetch the policy.
     engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
 
+    origins = Origins() if "provenance" in formats else None
+
     @cache
     def layers() -> SafeCache | DirectLayers:
-        opened = open_layers(options.cache, cancellation)
+        opened = open_layers(options.cache, cancellation, origins)
         stack.enter_context(opened)
         return opened
 
@@ -144,6 +154,7 @@ def prepare(
             offline=options.offline,
             cache=options.cache,
             content=lambda: layers().content(),
+            origins=origins,
         )
     )
     stack.callback(tell_totals, registry)
@@ -192,7 +203,7 @@ def prepare(
         trace_rules=trace_rules,
         formats=formats,
     )
-    return replace(assembled, summaries=summaries)
+    return replace(assembled, summaries=summaries, origins=origins)
 
 
 def _read_snapshot(options: ImageOptions, cluster: Kubernetes) -> Snapshot:

@@ -37,5 +37,6 @@ def image(ctx: click.Context, /, **flags: Any) -> int:
         cache_dir=flags.pop("cache_dir"),
         cache_size=flags.pop("cache_size"),
         cache_verify=flags.pop("cache_verify"),
+        cache_proof=flags.pop("cache_proof"),
     )
     return run(ImageOptions(cache=cache, **flags), Globals(**ctx.obj))

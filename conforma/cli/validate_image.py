@@ -114,6 +114,7 @@ def _validated(
         show_successes=options.show_successes,
         info=options.info,
         expansion=expansion,
+        effort=prepared.effort(),
     )
 
 

@@ -20,6 +20,7 @@ from conforma.oci.registry import Registry
 from conforma.trust.rekor_client import RekorClient
 
 if TYPE_CHECKING:
+    from conforma.cache.origins import Origins
     from conforma.cache.safe_cache import SafeCache
 
 __all__ = ["open_layers", "open_log", "open_registry", "retry_policy"]
@@ -36,14 +37,22 @@ def open_registry(
     cache: CacheChoice | None = None,
     content: Callable[[], ContentStore | None] = lambda: None,
     small_requests: int | None = None,
+    origins: Origins | None = None,
 ) -> Registry:
     """The one registry client of the run, which reads image layouts as well.
 
-    ``small_requests`` is how many questions one registry gets at once. Raises
+    ``small_requests`` is how many questions one registry gets at once,
+    ``origins`` is told where content came from. Raises
     ``InputError`` for a mirror that is no image layout, and for flags about
     registries that mean nothing.
     """
-    options = registry_options(settings, offline=offline, cache=cache, content=content)
+    options = registry_options(
+        settings,
+        offline=offline,
+        cache=cache,
+        content=content,
+        delivered=None if origins is None else origins.delivered,
+    )
     if small_requests is not None:
         options = replace(options, small_requests=max(1, small_requests))
     return Places(options, cancellation, mirrors)
@@ -56,18 +65,23 @@ def open_log(
     return RekorClient(registry_options(settings, offline=offline), cancellation)
 
 
-def open_layers(choice: CacheChoice, cancellation: Cancellation) -> SafeCache | DirectLayers:
-    """The layer cache, or layers without one if it is off or its directory cannot serve."""
+def open_layers(
+    choice: CacheChoice, cancellation: Cancellation, origins: Origins | None = None
+) -> SafeCache | DirectLayers:
+    """The layer cache, or layers without one if it is off or its directory cannot serve.
+
+    ``origins`` is told what is read.
+    """
     if not choice.enabled:
-        return DirectLayers(cancellation)
+        return DirectLayers(cancellation, origins=origins)
     from conforma.cache.safe_cache import SafeCache
 
     directory = Path(choice.directory) if choice.directory else default_directory()
-    options = CacheOptions(directory=directory, verify=choice.verify)
+    options = CacheOptions(directory=directory, verify=choice.verify, proof=choice.proof)
     if choice.max_bytes is not None:
         options = replace(options, max_bytes=choice.max_bytes)
     try:
-        return SafeCache.open(options, cancellation)
+        return SafeCache.open(options, cancellation, origins=origins)
     except CacheUnusable as error:
         log.warning("layers are not cached in this run: %s", error.message)
-        return DirectLayers(cancellation)
+        return DirectLayers(cancellation, origins=origins)

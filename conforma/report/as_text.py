@@ -2,7 +2,8 @@
 
 The layout is part of the contract. What the Go tool does not have: a finding
 without a code shows its kind alone, components that could not be decided come
-first with their error, and nothing in a message can command the terminal.
+first with their error, the last line says what the layer cache saved, and
+nothing in a message can command the terminal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
+from conforma.cache.stats import CacheStats
 from conforma.findings import Finding
 from conforma.report import document
 from conforma.report.wrapping import harmless, harmless_line, wrapped
@@ -22,6 +24,7 @@ _DOCS: Final = (
     "https://conforma.dev/docs/policy/\n"
 )
 _INDENT: Final = "  "
+_MIB: Final = 1024 * 1024
 _WIDTH: Final = 128
 _LOOKS: Final[dict[Kind, tuple[str, str]]] = {
     "Undecided": ("?", "35"),
@@ -63,6 +66,18 @@ def render(
             )
     if show_policy_docs_link and (violations or warnings_shown):
         yield _DOCS
+    yield from _saved(report.effort.cache)
+
+
+def _saved(stats: CacheStats) -> Iterator[str]:
+    """What the layer cache saved; nothing if that was nothing, as with ``--no-cache``."""
+    if stats.saved_bytes:
+        shared = stats.hits + stats.coalesced
+        yield (
+            f"Cache: {shared} of {stats.requests} reads of layers and configurations needed no "
+            f"download, {stats.saved_bytes / _MIB:.1f} MiB saved, "
+            f"{stats.network_bytes / _MIB:.1f} MiB downloaded\n"
+        )
 
 
 def _components(results: tuple[ComponentResult, ...]) -> Iterator[str]:

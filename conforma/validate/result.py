@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from conforma.cache.origins import Origin
+from conforma.cache.stats import CacheStats
 from conforma.errors import ConformaError
 from conforma.findings import PolicyWarning, Success, Violation
+from conforma.oci.meter import RegistryStats
 from conforma.validate.snapshot import Component
 
 
@@ -60,6 +63,15 @@ class Expansion:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What a run has cost and saved, and, if that was asked for, where its content came from."""
+
+    cache: CacheStats = field(default_factory=CacheStats)
+    registry: RegistryStats = field(default_factory=RegistryStats)
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The results of one run and how they were obtained.
 
@@ -79,6 +91,7 @@ class Report:
     show_successes: bool = False
     info: bool = True
     expansion: Expansion = field(default_factory=Expansion)
+    effort: Effort = field(default_factory=Effort)
 
     @property
     def success(self) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import CacheUnusable, DigestMismatch, SizeMismatch, TooLarge
 from conforma.oci.inflate import Limits
-from tests.cache.upstream import Sample, Upstream, sample, together
+from tests.cache.upstream import Gate, Sample, Upstream, sample, together
 
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE]
 STEPS = ["mkdir", "create", "write", "sync", "rename", "sync_directory"]
@@ -249,3 +250,125 @@ def test_without_a_cache_nothing_is_shared_and_nothing_stays(
     assert layers.stats.pass_through == layers.stats.requests == 2
     with pytest.raises(DigestMismatch):
         layers.layer(what.descriptor, sample("other").diff_id, upstream.fetch).uncompressed()
+
+
+def test_lc_21_deleting_the_directory_before_any_step_costs_nothing_but_the_cache(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "c"
+    what = sample(size=40_000)
+    number, steps = 0, 1
+    while number < steps:
+        seen = 0
+
+        def before(_name: str, _path: Path, victim: int = number) -> None:
+            nonlocal seen
+            if seen == victim:
+                shutil.rmtree(directory, ignore_errors=True)
+            seen += 1
+
+        cache = SafeCache.open(CacheOptions(directory), before_step=before)
+        layer = cache.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
+        assert layer.uncompressed().read() == what.plain, number
+        assert layer.compressed().read() == what.blob, number
+        cache.close()
+        again = SafeCache.open(CacheOptions(directory))
+        layer = again.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
+        assert layer.uncompressed().read() == what.plain, number
+        again.close()
+        shutil.rmtree(directory)
+        steps, number = seen, number + 1
+    assert steps > 10
+
+
+def test_lc_21_deleting_the_directory_under_readers_and_a_download_is_survived(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "c"
+    gate, upstream, there = Gate(), Upstream(sample()), Upstream(sample("there"))
+    upstream.hold[100_000] = gate
+    with SafeCache.open(CacheOptions(directory)) as cache:
+        kept = cache.put(there.sample.descriptor, there.fetch)
+        layer = cache.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
+        with kept.compressed() as reader, layer.stream() as follower:
+            reader.read(10)
+            follower.read(10)
+            gate.wait_reached()
+            shutil.rmtree(directory)
+            gate.open()
+            assert reader.read() == there.content[10:]
+            assert follower.read() == upstream.content[10:]
+        assert layer.uncompressed().read() == upstream.sample.plain
+        assert kept.compressed().read() == there.content
+
+
+def test_lc_25_a_rename_that_reports_failure_but_happened_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def as_on_nfs(self: Path, target: Path) -> None:
+        rename(self, target)
+        raise FileNotFoundError(errno.ENOENT, "the repeated request found nothing to rename")
+
+    monkeypatch.setattr(Path, "rename", as_on_nfs)
+    upstream = Upstream(sample())
+    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+        layer = cache.put(upstream.sample.descriptor, upstream.fetch)
+        assert layer.compressed().read() == upstream.content
+        assert (cache.stats.leaders, cache.stats.hits, cache.stats.pass_through) == (1, 1, 0)
+    assert upstream.requests == 1
+
+
+def test_lc_25_two_nodes_that_fill_one_digest_both_end_with_a_valid_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks that exclude nobody, as on a file system that keeps them to each node."""
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    caches = [SafeCache.open(CacheOptions(tmp_path / "c")) for _ in range(2)]
+    upstreams = [Upstream(sample("same")) for _ in caches]
+    gates = [Gate(), Gate()]
+    for upstream, gate in zip(upstreams, gates, strict=True):
+        upstream.hold[100_000] = gate
+
+    def fill(number: int) -> bytes:
+        what = upstreams[number].sample
+        return caches[number].put(what.descriptor, upstreams[number].fetch).compressed().read()
+
+    both = together(2, fill, wait=False)
+    for gate in gates:
+        gate.wait_reached()  # both are in the middle of it, which the lock would have prevented
+    gates[0].open()
+    gates[1].open()
+    assert both.join().results == [upstreams[0].content] * 2
+    for cache in caches:
+        cache.close()
+    with SafeCache.open(CacheOptions(tmp_path / "c", verify="always")) as after:
+        what = upstreams[0].sample
+        layer = after.layer(what.descriptor, what.diff_id, Upstream(what, b"").fetch)
+        assert layer.compressed().read() == what.blob
+        assert after.stats.hits == 1
+    assert list((tmp_path / "c").rglob("*.part")) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_lc_25_the_mode_says_that_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import fcntl
+
+    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+        assert cache.stats.mode == "read-write"
+    asked = []
+
+    def unsupported(*args: object) -> None:
+        asked.append(args)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+        probes = len(asked)
+        assert cache.stats.mode == cache.stats.mode == "read-write without locks"
+        assert len(asked) == probes == 1  # looked at once
