@@ -11,6 +11,8 @@ from conforma.validate.result import Report
 
 _REPEATED: Final = 5
 """Components with the same error that are named one by one."""
+_LONG: Final = 4
+"""Lines of an error that is told for one component only."""
 
 
 def together(errors: Sequence[ConformaError]) -> ConformaError:
@@ -78,7 +80,7 @@ def raise_unless_passed(report: Report, *, strict: bool) -> None:
     for result in report.undecided:
         assert result.error is not None
         counts[result.error.message] += 1
-        if counts[result.error.message] > _REPEATED:
+        if counts[result.error.message] > _named(result.error.message):
             continue
         error = ConformaError(
             f"error validating image {result.component.container_image} "
@@ -89,12 +91,17 @@ def raise_unless_passed(report: Report, *, strict: bool) -> None:
         errors.append(error)
     errors.extend(
         ConformaError(
-            f"the same for {count - _REPEATED} more components: {message.splitlines()[0]}"
+            f"the same for {count - _named(message)} more components: {message.splitlines()[0]}"
         )
         for message, count in counts.items()
-        if count > _REPEATED
+        if count > _named(message)
     )
     if strict and any(result.violations for result in report.components):
         errors.append(ConformaError("success criteria not met"))
     if errors:
         raise together(errors)
+
+
+def _named(message: str) -> int:
+    """How many components with this error are named: a page about a policy is read once."""
+    return 1 if message.count("\n") + 1 >= _LONG else _REPEATED
