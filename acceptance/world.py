@@ -84,6 +84,9 @@ class World:
     environment: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
+    noted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    surroundings: tuple[str, ...] = ()
+    """Arguments before those of the command, which arrange what it runs in."""
     log: TransparencyLog | None = None
     _closing: ExitStack = field(default_factory=ExitStack)
 
@@ -205,7 +208,7 @@ class World:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the installed command."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "conforma", *arguments],
+            [*self.surroundings, sys.executable, "-m", "conforma", *arguments],
             cwd=self.directory,
             env=self._environment(),
             stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from pytest_bdd import given, parsers, then, when
 
 from acceptance.steps.images import layers_of, shared_layers
 from acceptance.world import World
+
+CACHE = "@CACHE@"
+"""Stands for the cache directory in a line for the shell."""
 
 
 @then("every layer was downloaded exactly once")
@@ -73,6 +77,82 @@ def read_only_cache(world: World, request: pytest.FixtureRequest) -> None:
     request.addfinalizer(restore)
 
 
+@when("the cache is mounted read-only")
+def read_only_mount(world: World) -> None:
+    """Not even root can write there, and the commands that follow are in that situation."""
+    in_own_mounts(world, f"mount --bind {CACHE} {CACHE} && mount -o remount,bind,ro {CACHE}", "")
+
+
+@given(parsers.parse("the cache lives on a disk with room for {size:d} kB"))
+def small_disk(world: World, size: int) -> None:
+    """A file system of its own in memory; what is on it in the end is copied out to be looked at."""
+    world.cache_directory.mkdir()
+    kept = world.directory / "kept"
+    in_own_mounts(
+        world,
+        f"mount -t tmpfs -o size={size}k,mode=700 cache {CACHE}",
+        f"rm -rf {kept}; cp -a {CACHE} {kept}",
+    )
+
+
+def in_own_mounts(world: World, before: str, after: str) -> None:
+    """Run what follows with mounts that nobody else sees; skips where the system forbids that."""
+    probe = ["unshare", "--map-root-user", "--mount", "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system lets nobody mount anything")
+    script = f'{before} && {{ "$@"; status=$?; {after or ":"}; exit $status; }}'
+    script = script.replace(CACHE, str(world.cache_directory))
+    world.surroundings = (*probe[:-1], "sh", "-c", script, "sh")
+
+
+@when("everything in the cache directory is noted")
+def note_everything(world: World) -> None:
+    world.noted = state_of(world.cache_directory)
+
+
+@then("nothing in the cache directory has changed")
+def nothing_changed(world: World) -> None:
+    assert world.noted
+    assert state_of(world.cache_directory) == world.noted
+
+
+@when("the first shared layer is missing from the cache")
+def remove_entry(world: World) -> None:
+    for entry in entries_of_the_first_shared_layer(world):
+        entry.unlink()
+
+
+@when(parsers.parse('another machine imports "{place}" into its empty cache'))
+def import_elsewhere(world: World, place: str) -> None:
+    """From here on, the cache is that of the other machine."""
+    world.cache_directory.rename(world.directory / "the first machine's cache")
+    world.finish(world.start("cache", "import", place), world.new_report())
+
+
+@when(parsers.parse('the first shared layer in "{place}" is bit-flipped'))
+def damage_export(world: World, place: str) -> None:
+    digest = shared_layers(world)[0]
+    path = world.directory / place / "blobs" / digest.algorithm / digest.hex
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@then("the small disk holds nothing but whole layers")
+def whole_layers_on_small_disk(world: World) -> None:
+    assert_whole(whole(world.directory / "kept"))
+
+
+@then("the first shared layer was asked for twice, the second time only its rest")
+def resumed(world: World) -> None:
+    digest = shared_layers(world)[0]
+    body = world.registry.store.blob(digest)
+    assert body is not None
+    asked = world.registry.log.settled().matching("GET", f"/blobs/{digest}")
+    assert [request.status for request in asked] == [200, 206]
+    assert 0 < asked[1].bytes < body.size
+
+
 @given("there is a file where the cache directory should be")
 def unusable_cache(world: World) -> None:
     world.cache_directory.write_text("in the way")
@@ -81,14 +161,7 @@ def unusable_cache(world: World) -> None:
 @when(parsers.parse("the first shared layer in the cache is {damage}"))
 def damage_entry(world: World, damage: str) -> None:
     """Damage the layer as it was downloaded and as it was unpacked."""
-    digest = shared_layers(world)[0]
-    body = world.registry.store.blob(digest)
-    assert body is not None
-    unpacked = gzip.decompress(body.read(0, body.size))
-    names = {digest.hex, hashlib.sha256(unpacked).hexdigest()}
-    entries = [path for path in whole(world) if path.name in names]
-    assert len(entries) == 2, [str(path) for path in whole(world)]
-    for entry in entries:
+    for entry in entries_of_the_first_shared_layer(world):
         data = bytearray(entry.read_bytes())
         if damage == "truncated":
             del data[len(data) // 2 :]
@@ -109,13 +182,35 @@ def damage_entry(world: World, damage: str) -> None:
 @then("the cache holds nothing but whole layers")
 def whole_layers(world: World) -> None:
     """Whatever has the name of a layer has its content."""
-    for path in whole(world):
+    assert_whole(whole(world.cache_directory))
+
+
+def assert_whole(paths: list[Path]) -> None:
+    for path in paths:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def whole(world: World) -> list[Path]:
-    """Every compressed and every unpacked layer in the cache, whatever the version of its layout."""
-    found = files_below(world.cache_directory)
+def entries_of_the_first_shared_layer(world: World) -> list[Path]:
+    """As it was downloaded, and as it was unpacked."""
+    digest = shared_layers(world)[0]
+    body = world.registry.store.blob(digest)
+    assert body is not None
+    unpacked = gzip.decompress(body.read(0, body.size))
+    names = {digest.hex, hashlib.sha256(unpacked).hexdigest()}
+    found = whole(world.cache_directory)
+    entries = [path for path in found if path.name in names]
+    assert len(entries) == 2, [str(path) for path in found]
+    return entries
+
+
+def state_of(directory: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in files_below(directory)}
+
+
+def whole(directory: Path) -> list[Path]:
+    """Every compressed and every unpacked layer in a cache, whatever the version of its layout."""
+    found = files_below(directory)
     kinds = ("blobs", "layers")
     return [f for f in found if f.parts[-4] in kinds and re.fullmatch("[0-9a-f]{64}", f.name)]
 

@@ -162,6 +162,15 @@ def hanging_registry(world: World, name: str) -> Gate:
     return gate
 
 
+@given("the registry stops in the middle of the first shared layer", target_fixture="gate")
+def stopping_registry(world: World) -> Gate:
+    """Once: whoever asks again gets an answer."""
+    gate = Gate()
+    fault = Fault(hold_at=SHARED_SIZE // 2, gate=gate)
+    world.registry.faults.add(fault, path=str(shared_layers(world)[0]))
+    return gate
+
+
 @given("the registry is down")
 @when("the registry is shut down")
 def registry_down(world: World) -> None:

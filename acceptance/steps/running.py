@@ -8,8 +8,9 @@ import signal
 
 from pytest_bdd import given, parsers, when
 
+from acceptance.steps.images import layers_of, shared_layers
 from acceptance.world import World
-from conforma.serve.faults import Gate
+from conforma.serve.faults import Fault, Gate
 
 
 @when(parsers.re(r'"(?P<name>[^"]+)" is validated$'))
@@ -93,6 +94,29 @@ def interrupt(world: World, gate: Gate) -> None:
     world.finish(process, report)
     world.registry.faults.clear()
     world.registry.log.settled()
+
+
+@when("one process is killed while it downloads that layer, and another one waits for it")
+def kill_neighbour(world: World, gate: Gate) -> None:
+    """The second process is known to wait when it asks for what the first never came to."""
+    snapshot = world.write_snapshot()
+    victim = world.start(
+        *world.arguments(f"--images={snapshot}", "--workers=1", report=world.new_report())
+    )
+    gate.wait_reached(60)
+    last = max(world.images)
+    own = next(d for d in layers_of(world, last) if d not in shared_layers(world))
+    arrived = Gate()
+    world.registry.faults.add(Fault(hold_at=0, gate=arrived), path=str(own))
+    report = world.new_report()
+    survivor = world.start(*world.arguments(f"--images={snapshot}", "--workers=4", report=report))
+    arrived.wait_reached(60)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate(timeout=30)
+    assert victim.returncode == -signal.SIGKILL
+    gate.release()
+    arrived.release()
+    world.finish(survivor, report)
 
 
 @given(parsers.parse('the directory "{name}" holds a file'))
