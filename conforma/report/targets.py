@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -35,6 +36,8 @@ _DISK: Final = {
     errno.EDQUOT: _ROOM,
     errno.EIO: "check the disk, or write the report elsewhere",
 }
+#: A directory in which nothing can be made may still hold a file that can be written.
+_CLOSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +151,9 @@ def _write(pieces: Iterator[Piece], file: BinaryIO) -> None:
 def _replacing(path: str) -> Iterator[BinaryIO]:
     """A file that takes the place of ``path`` when it is complete, and only then.
 
-    What is no regular file (a pipe, ``/dev/stderr``) and a file in a directory
-    we may not write to are written in place.
+    What is no regular file (a pipe, ``/dev/stderr``), a file in a directory we
+    may not write to and one that is mounted by itself, as containers get them,
+    are written in place.
     """
     final = Path(path).resolve()
     try:
@@ -158,8 +162,11 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
         mode = stat.S_IFREG | (0o666 & ~_umask())
     handle = -1
     if stat.S_ISREG(mode):
-        with suppress(PermissionError):
+        try:
             handle, temporary = tempfile.mkstemp(prefix=f".{final.name[:200]}.", dir=final.parent)
+        except OSError as cause:
+            if cause.errno not in _CLOSED:
+                raise
     if handle < 0:
         with Path(path).open("wb") as file:
             yield file
@@ -168,7 +175,13 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, stat.S_IMODE(mode))
             yield file
-        Path(temporary).replace(final)
+        try:
+            Path(temporary).replace(final)
+        except OSError as cause:
+            if cause.errno != errno.EBUSY:
+                raise
+            shutil.copyfile(temporary, final)
+            Path(temporary).unlink()
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

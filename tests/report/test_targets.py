@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -167,3 +170,35 @@ def test_a_quota_and_a_broken_disk_are_like_a_full_one(number: int) -> None:
         targets.write(full(), parse_all([], DEFAULTS), Failing())
     assert caught.value.message == f"write standard output: {os.strerror(number).lower()}"
     assert caught.value.exit_status == 3 and caught.value.hint
+
+
+@pytest.mark.parametrize("options", ["rw", "ro"])
+def test_a_file_that_is_mounted_by_itself_is_filled(tmp_path: Path, options: str) -> None:
+    """As ``docker run --read-only -v ./report.json:/report.json`` does it."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare, to mount")
+    root, outside = tmp_path / "root", tmp_path / "outside.txt"
+    root.mkdir()
+    (root / "report.txt").touch()
+    outside.write_text("what was there before, and longer than what comes")
+    script = (
+        "from tests.report.test_targets import written;"
+        f"assert written('text={root}/report.txt') == b''"
+    )
+    mounts = (
+        f"mount --bind {root} {root} && mount -o remount,bind,{options} {root} && "
+        f"mount --bind {outside} {root}/report.txt"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$0" -c "$1"', sys.executable, script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if "mount:" in done.stderr:
+        pytest.skip(f"mounting is not allowed here: {done.stderr}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outside.read_bytes() == written("text")
+    assert [path.name for path in root.iterdir()] == ["report.txt"]
