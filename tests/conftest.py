@@ -1,25 +1,19 @@
-"""What every test of the session is held to: no secret in anything that was printed or logged."""
+"""What every test of the session is held to: no secret in anything that could be read."""
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-# Every password of the tests begins like this.
-_CANARY = "c4nary-"
-_ENCODED = tuple(
-    base64.b64encode(f"me:{password}".encode()).decode()
-    for password in ("c4nary-s3cret", "c4nary-chaos-s3cret")
-)
+from tests import canary
 
 
-def secrets_in(text: str) -> list[str]:
-    """The test passwords that a text gives away, plain or as they travel."""
-    return [secret for secret in (_CANARY, *_ENCODED) if secret in text]
+def pytest_configure() -> None:
+    """Listen before the first test is collected."""
+    canary.listen()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,7 +39,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A test that passed but told a secret has failed."""
     outcome: Any = yield
     report = outcome.get_result()
+    found = canary.told.secrets(text for _, text in report.sections)
     # The account of a failure quotes the test itself.
-    if report.passed and (found := secrets_in("".join(text for _, text in report.sections))):
+    if report.passed and found:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} told a secret: {found}"

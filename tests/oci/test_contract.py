@@ -475,9 +475,9 @@ def test_rc_9_a_repository_left_out_of_a_wide_token_gets_its_own(
 def test_rc_9_different_credentials_share_no_token(
     serving: Serving, client: ClientFactory, tmp_path: Path
 ) -> None:
-    with serving(auth=BearerAuth("me", "pw")) as server:
+    with serving(auth=BearerAuth("me", "c4nary-pw")) as server:
         references = [put_image(server, name) for name in ("mine/a", "mine/b", "other/c")]
-        env = login(tmp_path, f"{server.host}/mine", password="pw")
+        env = login(tmp_path, f"{server.host}/mine", password="c4nary-pw")
         registry = client(environment=env).registry
         registry.expect(references)
         registry.head(references[0])

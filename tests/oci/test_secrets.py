@@ -14,7 +14,7 @@ from conforma.oci.options import QuestionSeen
 from conforma.oci.reference import Reference
 from conforma.serve.auth import BasicAuth, BearerAuth
 from conforma.serve.faults import Fault
-from tests.conftest import secrets_in
+from tests.canary import secrets_in
 from tests.oci.scenery import SECRET, ClientFactory, Serving, configured, login, put_image
 
 SOMETHING_WRONG = [

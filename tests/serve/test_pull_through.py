@@ -192,10 +192,10 @@ def test_only_named_upstreams_are_reached(tmp_path: Path) -> None:
 
 
 def test_basic_credentials_are_asked_for(tmp_path: Path) -> None:
-    with pulling(tmp_path / "cache", access=BasicAuth("me", "secret")) as here:
+    with pulling(tmp_path / "cache", access=BasicAuth("me", "c4nary-serve")) as here:
         status, headers, _ = here.get("/v2/")
         assert (status, headers["www-authenticate"]) == (401, 'Basic realm="registry"')
-        right = base64.b64encode(b"me:secret").decode()
+        right = base64.b64encode(b"me:c4nary-serve").decode()
         wrong = base64.b64encode(b"me:guess").decode()
         assert here.get("/v2/", headers={"Authorization": f"Basic {wrong}"})[0] == 401
         assert here.get("/v2/", headers={"Authorization": f"Basic {right}"})[0] == 200
@@ -204,12 +204,12 @@ def test_basic_credentials_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_bearer_tokens_are_asked_for(tmp_path: Path) -> None:
-    with pulling(tmp_path / "cache", access=BearerAuth("me", "secret")) as here:
+    with pulling(tmp_path / "cache", access=BearerAuth("me", "c4nary-serve")) as here:
         image = image_of([layer_of([random_member("f", 100, 1)])])
         image.put(here.upstream.store, "app", "1")
         docker = tmp_path / ".docker"
         docker.mkdir()
-        auth = base64.b64encode(b"me:secret").decode()
+        auth = base64.b64encode(b"me:c4nary-serve").decode()
         (docker / "config.json").write_text(
             json.dumps({"auths": {here.server.host: {"auth": auth}}})
         )

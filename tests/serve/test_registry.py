@@ -307,17 +307,17 @@ def test_what_is_on_disk_can_be_served_again(tmp_path: Path) -> None:
 
 
 def test_basic_credentials_are_demanded() -> None:
-    with RegistryServer(auth=BasicAuth("user", "pass")) as server:
+    with RegistryServer(auth=BasicAuth("user", "c4nary-pass")) as server:
         refused = httpx.get(f"{server.url}/v2/")
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == 'Basic realm="registry"'
         assert httpx.get(f"{server.url}/v2/", auth=("user", "wrong")).status_code == 401
-        assert httpx.get(f"{server.url}/v2/", auth=("user", "pass")).status_code == 200
+        assert httpx.get(f"{server.url}/v2/", auth=("user", "c4nary-pass")).status_code == 200
 
 
 def test_bearer_tokens_are_limited_in_scope_and_time() -> None:
     now = [0.0]
-    auth = BearerAuth("user", "pass", lifetime=60, clock=lambda: now[0])
+    auth = BearerAuth("user", "c4nary-pass", lifetime=60, clock=lambda: now[0])
     with RegistryServer(auth=auth) as server:
         server.store.put_blob("app", b"x")
         url = f"{server.url}/v2/app/tags/list"
@@ -327,7 +327,7 @@ def test_bearer_tokens_are_limited_in_scope_and_time() -> None:
 
         def ask(scope: str) -> str:
             answer = httpx.get(
-                f"{server.url}/token", params={"scope": scope}, auth=("user", "pass")
+                f"{server.url}/token", params={"scope": scope}, auth=("user", "c4nary-pass")
             )
             assert answer.json()["expires_in"] == 60
             return f"Bearer {answer.json()['token']}"
