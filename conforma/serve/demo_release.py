@@ -92,14 +92,18 @@ def fresh_release(
 ) -> Iterator[tuple[Release, RegistryServer]]:
     """Make a release in ``directory`` and serve it until the block ends.
 
-    Raises ``InputError`` if the directory already holds something.
+    Raises ``InputError`` if the directory already holds something or cannot be made.
     """
-    if directory.exists() and any(directory.iterdir()):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        empty = not any(directory.iterdir())
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as cause:
+        raise InputError(f"{directory}: {cause.strerror}", hint="name a new directory") from cause
+    if not empty:
         raise InputError(
             f"{directory} is not empty",
             hint="name a new directory, or serve what is in it with conforma demo --serve",
         )
-    directory.mkdir(parents=True, exist_ok=True)
     with RegistryServer(directory / "registry") as server:
         yield _make(directory, server, breakages), server
 

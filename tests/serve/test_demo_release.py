@@ -108,6 +108,13 @@ def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_what_can_be_no_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/demo")):
+        with pytest.raises(InputError, match=str(place)), fresh_release(place):
+            pass
+
+
 def test_a_directory_without_a_release_is_an_explained_failure(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no release"), kept_release(tmp_path):
         pass
