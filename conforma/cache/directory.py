@@ -44,7 +44,7 @@ def prepare(directory: Path, before: fs.Step) -> tuple[Path, fs.FileSystem, bool
         try:
             files.make_directory(root)
         except OSError as cause:
-            if cause.errno not in fs.TROUBLE:
+            if cause.errno not in fs.TROUBLE | fs.ABSENT:
                 raise
             writable = False
     if root.is_symlink():

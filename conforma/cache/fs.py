@@ -57,14 +57,20 @@ class FileSystem:
 
     def make_directory(self, path: Path) -> None:
         """Create ``path`` and its missing parents; nothing happens if it exists."""
-        if path.is_dir():
-            return
-        self.make_directory(path.parent)
-        self._before("mkdir", path)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(self.directory_mode)
-            if self.directory_mode & stat.S_IWGRP:
-                path.chmod(self.directory_mode)  # the umask took the group's rights away
+        for last in (False, False, True):
+            if path.is_dir():
+                return
+            self.make_directory(path.parent)
+            self._before("mkdir", path)
+            try:
+                path.mkdir(self.directory_mode)
+                if self.directory_mode & stat.S_IWGRP:
+                    path.chmod(self.directory_mode)  # the umask took the group's rights away
+            except FileExistsError:
+                return
+            except FileNotFoundError:  # somebody removed it, or its parent, in between (LC-21)
+                if last:
+                    raise
 
     def create(self, path: Path) -> int:
         """A new file, open for reading and writing; fails if the name is taken."""
