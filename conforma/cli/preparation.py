@@ -1,51 +1,42 @@
-"""Everything a run needs before the first image is looked at, made once.
-
-Problems of the snapshot, the policy and the flags are collected and told
-together (specification section 8).
-"""
+"""Everything a run needs before the first image is looked at, made once."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from conforma.cache.images import ImageReader
 from conforma.cache.origins import Origins
 from conforma.cancellation import Cancellation
-from conforma.cli import vsa
+from conforma.cli import inputs
+from conforma.cli.inputs import LoadKey, Policy
 from conforma.cli.network import tell_totals
 from conforma.cli.options import Globals, ImageOptions
-from conforma.cli.outcome import Collected
 from conforma.cli.vsa import Summaries
 from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
-from conforma.errors import BadPolicyConfig, BadReference, InputError
+from conforma.errors import BadReference, InputError
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy import workspace
-from conforma.policy.config import Identity, PolicyConfig
-from conforma.policy.effective_time import EffectiveTime
+from conforma.policy.config import Identity
 from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.kube import Kubernetes
-from conforma.policy.locate import load_policy, read_content
-from conforma.policy.overrides import Settings, add_rule_data, apply_overrides
 from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
 from conforma.policy.source import Sources
 from conforma.report.formats import DETAILED
-from conforma.trust import identity as trust_identity
 from conforma.trust.keys import PublicKey
 from conforma.trust.rekor_client import RekorClient
 from conforma.trust.root_sources import RootSources
 from conforma.trust.signature import Attestation, Signature
 from conforma.trust.trust_policy import TrustPolicy
 from conforma.trust.verify import Verifier
-from conforma.validate import policy_input, snapshot
+from conforma.validate import policy_input
 from conforma.validate.component import Checks, Tools
 from conforma.validate.facts import read_facts
 from conforma.validate.result import Effort
@@ -54,8 +45,7 @@ from conforma.validate.snapshot import Component, Snapshot
 if TYPE_CHECKING:
     from conforma.cache.direct import DirectLayers
     from conforma.cache.safe_cache import SafeCache
-
-log = logging.getLogger(__name__)
+    from conforma.trust import identity as trust_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +104,20 @@ class Preparation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Policy:
-    """The policy with everything the command line says about it."""
+class _World:
+    """What is outside: opened with the run, asked when somebody needs it."""
 
-    settings: Settings
-    effective_time: EffectiveTime
-    public_key: PublicKey | None
+    registry: Registry
+    open_cache: Callable[[], SafeCache | DirectLayers]
+    sources: Sources
+    log_client: RekorClient
+    cluster: Kubernetes
+
+    @property
+    def load_key(self) -> LoadKey:
+        """Reads a public key from wherever a text says it is."""
+        fetch = partial(_download, self.sources)
+        return partial(PublicKey.load, fetch=fetch, secrets=self.cluster.secret_field)
 
 
 def prepare(
@@ -135,11 +133,42 @@ def prepare(
 
     Raises one error with everything that is wrong with the input.
     """
-    # The engine comes up while we import the HTTP client and fetch the policy.
+    # The engine comes up while we load the rest of the program and fetch the policy.
     engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
-
     origins = Origins() if "provenance" in formats else None
+    world = _open(stack, options, settings, cancellation, origins)
+    found = inputs.read(options, world.sources, world.cluster, world.load_key)
+    policy = found.policy
+    world.sources.fetch_all(policy.config.urls)
+    evaluators, pins = _compiled(options, engine, world.sources, policy, trace_rules=trace_rules)
+    layers = world.open_cache()
+    world.registry.expect(_expected(found.snapshot))
+    images = ImageReader(world.registry, layers)
+    verifier = _verifier(options, world, policy)
+    return Preparation(
+        snapshot=found.snapshot,
+        checks=_checks(options, policy, formats),
+        registry=world.registry,
+        layers=layers,
+        images=images,
+        verifier=verifier,
+        evaluators=evaluators,
+        builtins=builtins_for(world.registry, images, verifier, world.load_key, cancellation),
+        cancellation=cancellation,
+        policy=policy.config.pinned(pins).as_dict(),
+        key=policy.pem,
+        summaries=found.summaries,
+        origins=origins,
+    )
 
+
+def _open(
+    stack: ExitStack,
+    options: ImageOptions,
+    settings: Globals,
+    cancellation: Cancellation,
+    origins: Origins | None,
+) -> _World:
     @cache
     def layers() -> SafeCache | DirectLayers:
         opened = open_layers(options.cache, cancellation, origins)
@@ -169,170 +198,62 @@ def prepare(
     )
     log_client = stack.enter_context(open_log(settings, cancellation, offline=options.offline))
     cluster = Kubernetes(settings.kubeconfig, offline=options.offline)
-    load_key = partial(
-        PublicKey.load, fetch=partial(_download, sources), secrets=cluster.secret_field
-    )
-    problems = Collected()
-    found = Snapshot()
-    with problems:
-        found = _read_snapshot(options, cluster)
-    policy: _Policy | None = None
-    with problems:
-        policy = _read_policy(options, sources, cluster, load_key)
-    if policy is not None:
-        config, errors = add_rule_data(
-            policy.settings.config, options.extra_rule_data, partial(read_content, sources=sources)
-        )
-        problems.add(errors)
-        policy = replace(policy, settings=replace(policy.settings, config=config))
-    summaries, vsa_problems = vsa.read(options, cluster, load_key)
-    problems.add(vsa_problems)
-    problems.raise_any()
-    assert policy is not None
-    assembled = _assemble(
-        options,
-        cancellation,
-        engine,
-        registry,
-        layers,
-        sources,
-        found,
-        policy,
-        load_key,
-        log_client,
-        trace_rules=trace_rules,
-        formats=formats,
-    )
-    return replace(assembled, summaries=summaries, origins=origins)
+    return _World(registry, layers, sources, log_client, cluster)
 
 
-def _read_snapshot(options: ImageOptions, cluster: Kubernetes) -> Snapshot:
-    """All inputs merged, in their fixed order; the first that fails ends the reading (1.3)."""
-    parts: list[Snapshot] = []
-    if options.images:
-        parts.append(snapshot.from_path_or_text(options.images))
-    if options.file_path:
-        parts.append(snapshot.from_file(options.file_path))
-    if options.json_input:
-        parts.append(snapshot.parse(options.json_input))
-    if options.image:
-        parts.append(snapshot.from_image(options.image))
-    if options.snapshot:
-        parts.append(snapshot.from_cluster(options.snapshot, cluster.snapshot))
-    if not parts:
-        raise InputError("neither Snapshot nor image reference provided to validate")
-    return snapshot.check(snapshot.merge(parts))
-
-
-def _read_policy(
+def _compiled(
     options: ImageOptions,
-    sources: Sources,
-    cluster: Kubernetes,
-    load_key: Callable[[str], PublicKey],
-) -> _Policy:
-    """The policy after all overrides, with its moment and key (2.4); the first error wins."""
-    config = load_policy(options.policy or "", sources, cluster)
-    overridden = apply_overrides(
-        config,
-        rekor_url=options.rekor_url,
-        public_key=options.public_key,
-        identity=Identity(
-            options.certificate_identity,
-            options.certificate_identity_regexp,
-            options.certificate_oidc_issuer,
-            options.certificate_oidc_issuer_regexp,
-        ),
-    )
-    moment = EffectiveTime.parse(
-        options.effective_time, allow_past=options.allow_past_effective_time
-    )
-    _check_sources(options, config)
-    key = overridden.config.public_key
-    if not key:
-        return _Policy(overridden, moment, None)
-    return _Policy(overridden, moment, load_key(key))
-
-
-def _check_sources(options: ImageOptions, config: PolicyConfig) -> None:
-    """Refuse a policy in which there is nothing to judge by; having none at all is a choice."""
-    if config.sources:
-        return
-    if options.policy is not None:
-        raise BadPolicyConfig(
-            "the policy has no sources, so no rule would judge any image",
-            hint="leave --policy out to check only signatures and attestations",
-        )
-    log.warning("no policy was given: only signatures and attestations are checked")
-
-
-def _assemble(
-    options: ImageOptions,
-    cancellation: Cancellation,
     engine: Engine | None,
-    registry: Registry,
-    open_cache: Callable[[], SafeCache | DirectLayers],
     sources: Sources,
-    found: Snapshot,
-    policy: _Policy,
-    load_key: Callable[[str], PublicKey],
-    log_client: RekorClient,
+    policy: Policy,
     *,
     trace_rules: bool,
-    formats: frozenset[str],
-) -> Preparation:
-    config = policy.settings.config
-    sources.fetch_all(config.urls)
+) -> tuple[tuple[SourceGroupEvaluator, ...], dict[str, str]]:
+    """The rules of each source group, being compiled, and the pinned form of each source."""
+    config = policy.config
     workspaces = tuple(workspace.prepare(group, sources) for group in config.sources)
-    evaluators: tuple[SourceGroupEvaluator, ...] = ()
-    if workspaces:
-        assert engine is not None, "only a policy names sources"
-        evaluators = tuple(
-            SourceGroupEvaluator(
-                engine,
-                group,
-                policy_dirs=place.policy_dirs,
-                data_dirs=place.data_dirs,
-                origins=place.origins,
-                configuration=config.configuration,
-                sigstore_options=_sigstore_options(options, policy),
-                started=policy.effective_time.moment,
-                mode=cast(FilterType, options.filter_type),
-                trace=trace_rules,
-            )
-            for group, place in zip(config.sources, workspaces, strict=True)
-        )
     pins = {url: pinned for place in workspaces for url, pinned in place.pins.items()}
-    layers = open_cache()
-    registry.expect(_expected(found))
-    images = ImageReader(registry, layers)
+    if not workspaces:
+        return (), pins
+    assert engine is not None, "only a policy names sources"
+    evaluators = tuple(
+        SourceGroupEvaluator(
+            engine,
+            group,
+            policy_dirs=place.policy_dirs,
+            data_dirs=place.data_dirs,
+            origins=place.origins,
+            configuration=config.configuration,
+            sigstore_options=_sigstore_options(options, policy),
+            started=policy.effective_time.moment,
+            mode=cast(FilterType, options.filter_type),
+            trace=trace_rules,
+        )
+        for group, place in zip(config.sources, workspaces, strict=True)
+    )
+    return evaluators, pins
+
+
+def _verifier(options: ImageOptions, world: _World, policy: Policy) -> Verifier:
     trust = TrustPolicy(
         public_key=policy.public_key,
         identity=None if policy.public_key else _trusted(policy.settings.identity),
         ignore_rekor=options.ignore_rekor,
-        rekor_url=config.rekor_url,
+        rekor_url=policy.config.rekor_url,
     )
     roots = RootSources(os.environ, offline=options.offline)
-    verifier = Verifier(registry, trust, roots, ask_log=log_client)
-    return Preparation(
-        snapshot=found,
-        checks=Checks(
-            effective_time=policy.effective_time,
-            skip_image_signature=options.skip_image_sig_check,
-            skip_attestation_signature=options.skip_att_sig_check,
-            keyed=policy.public_key is not None,
-            info=options.info or not DETAILED.isdisjoint(formats),
-            keep_statements="attestation" in formats,
-            keep_policy_input="policy-input" in formats,
-        ),
-        registry=registry,
-        layers=layers,
-        images=images,
-        verifier=verifier,
-        evaluators=evaluators,
-        builtins=builtins_for(registry, images, verifier, load_key, cancellation),
-        cancellation=cancellation,
-        policy=config.pinned(pins).as_dict(),
-        key=policy.public_key.pem if policy.public_key is not None else "",
+    return Verifier(world.registry, trust, roots, ask_log=world.log_client)
+
+
+def _checks(options: ImageOptions, policy: Policy, formats: frozenset[str]) -> Checks:
+    return Checks(
+        effective_time=policy.effective_time,
+        skip_image_signature=options.skip_image_sig_check,
+        skip_attestation_signature=options.skip_att_sig_check,
+        keyed=policy.public_key is not None,
+        info=options.info or not DETAILED.isdisjoint(formats),
+        keep_statements="attestation" in formats,
+        keep_policy_input="policy-input" in formats,
     )
 
 
@@ -343,7 +264,7 @@ def _expected(found: Snapshot) -> Iterator[Reference]:
             yield Reference.parse(component.container_image)
 
 
-def _sigstore_options(options: ImageOptions, policy: _Policy) -> dict[str, Any]:
+def _sigstore_options(options: ImageOptions, policy: Policy) -> dict[str, Any]:
     """``data.config.default_sigstore_opts`` (4.3)."""
     identity = policy.settings.identity or Identity()
     return {
@@ -352,14 +273,16 @@ def _sigstore_options(options: ImageOptions, policy: _Policy) -> dict[str, Any]:
         "certificate_oidc_issuer": identity.issuer,
         "certificate_oidc_issuer_regexp": identity.issuer_regexp,
         "ignore_rekor": options.ignore_rekor,
-        "public_key": policy.public_key.pem if policy.public_key is not None else "",
-        "rekor_url": policy.settings.config.rekor_url,
+        "public_key": policy.pem,
+        "rekor_url": policy.config.rekor_url,
     }
 
 
 def _trusted(identity: Identity | None) -> trust_identity.Identity | None:
     if identity is None:
         return None
+    from conforma.trust import identity as trust_identity
+
     return trust_identity.Identity(
         issuer=identity.issuer,
         subject=identity.subject,
