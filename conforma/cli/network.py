@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from conforma.cli.options import CacheChoice, Globals
-    from conforma.oci.options import ContentStore, Delivery, QuestionSeen, RegistryOptions, RequestSeen
+    from conforma.oci.options import (
+        ContentStore,
+        Delivery,
+        QuestionSeen,
+        RegistryOptions,
+        RequestSeen,
+    )
     from conforma.oci.registry import Registry
     from conforma.oci.retry import RetryPolicy
 
@@ -31,7 +37,7 @@ def registry_options(
     runs kept, and ``delivered`` is told what came whole.
     """
     from conforma.cache.options import default_directory
-    from conforma.oci.limiter import Rate
+    from conforma.oci.limiter import rates_of
     from conforma.oci.mirrors import Mirror
     from conforma.oci.options import RegistryOptions
     from conforma.oci.tracing import spans_observer
@@ -46,7 +52,7 @@ def registry_options(
         offline=offline,
         insecure=frozenset(settings.insecure_registry),
         mirrors={mirror.origin: mirror for mirror in mirrors},
-        rates=dict(Rate.parse(text) for text in settings.registry_rate),
+        rates=rates_of(settings.registry_rate),
         state=(directory or default_directory()) / "limits" if cache is not None else None,
         content=content,
         delivered=delivered,
