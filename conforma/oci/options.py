@@ -127,7 +127,7 @@ class RegistryOptions:
     """Most other requests at once to one host."""
     largest_manifest: int = 4 * MEBIBYTE
     largest_config: int = 16 * MEBIBYTE
-    remembered: int = 32 * MEBIBYTE
+    remembered: int = 16 * MEBIBYTE
     """Manifests and small blobs kept in memory for the run."""
     most_pages: int = 1000
     """Pages of a tag or referrers list that are read before giving up."""

@@ -44,7 +44,7 @@ AskLogAt = Callable[[str, Reference, bytes], bytes | None]
 NOTHING_TRUSTED: Final = TrustRoot()
 # Parsed statements take several times the room of their bytes.
 _SIZE_IN_MEMORY: Final = 8
-_REMEMBERED: Final = 32 << 20
+_REMEMBERED: Final = 16 << 20
 
 
 class Verifier:
