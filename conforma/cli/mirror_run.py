@@ -14,7 +14,7 @@ from conforma.cli.mirror_progress import shown
 from conforma.cli.mirror_summary import print_plan, print_summary, what_is_missing
 from conforma.cli.network import registry_options
 from conforma.cli.options import Globals
-from conforma.cli.signals import stopping_on_signals
+from conforma.cli.signals import run_until_told
 from conforma.cli.wiring import retry_policy
 from conforma.errors import ConformaError, InputError
 from conforma.mirror import sources as policy_sources
@@ -70,11 +70,8 @@ def run(options: MirrorOptions, settings: Globals, *, limited: bool) -> int:
     """
     logs.start_as(settings)
     _check(options)
-    limit = float(settings.timeout) if limited else None
-    cancellation = Cancellation(limit, label=str(settings.timeout))
     with ExitStack() as stack:
-        stack.callback(cancellation.close)
-        stack.enter_context(stopping_on_signals(cancellation))
+        cancellation = stack.enter_context(run_until_told(settings.timeout if limited else None))
         return _Mirror(options, settings, cancellation, stack).go()
 
 

@@ -76,7 +76,8 @@ def print_summary(tally: Tally, proof: Proof | None, seconds: float, output: str
         click.echo(json.dumps(document, indent=2))
         return
     parts = " + ".join(f"{count} {state}" for state, count in totals.by_state.items())
-    click.echo(f"{len(tally.plan.images)} images: planned {totals.planned} = {parts}")
+    count = len(tally.plan.images)
+    click.echo(f"{count} image{'' if count == 1 else 's'}: planned {totals.planned} = {parts}")
     mounted = f", {totals.mounted} blobs mounted" if totals.mounted else ""
     click.echo(
         f"moved {size_text(totals.bytes_moved)} of {size_text(totals.bytes_total)}"
