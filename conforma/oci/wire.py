@@ -11,6 +11,7 @@ import functools
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -43,11 +44,31 @@ def keep_memory_of_pieces() -> None:
     bytes(_LESSON)
 
 
+def set_patience(connection: socket.socket, option: int, seconds: float) -> None:
+    """Give up on a read (``SO_RCVTIMEO``) or write (``SO_SNDTIMEO``) after so long.
+
+    The kernel does it, with ``BlockingIOError``. Python reads on when the
+    kernel interrupts a TLS socket, so that gets Python's own time-out, one for
+    both: what was set last counts.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds)
+        return
+    # Nothing at all would mean for ever.
+    whole, rest = divmod(max(1, int(seconds * 1_000_000)), 1_000_000)
+    connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
+
+
 class Wire:
     """A connected socket with reads that respect a :class:`Patience`."""
 
     def __init__(self, sock: socket.socket, patience: Patience) -> None:
         keep_memory_of_pieces()
+        # With a time-out of Python's own, each read would be two system calls
+        # and lose the interpreter lock twice; the kernel can keep time as well.
+        sock.settimeout(None)
+        set_patience(sock, socket.SO_SNDTIMEO, patience.read)
+        self._wait = 0.0
         self._sock = sock
         self._patience = patience
         self._most = _RECORD if isinstance(sock, ssl.SSLSocket) else _BLOCK
@@ -65,7 +86,7 @@ class Wire:
         """From now on the pace of the body counts."""
         self._deadline = None
         self._waited, self._received = 0.0, 0
-        self._sock.settimeout(self._patience.read)
+        self._wait_at_most(self._patience.read)
 
     def receive(self, most: int) -> bytes:
         """What is there, or the next bytes to come, at most ``most``; none at the end.
@@ -76,11 +97,19 @@ class Wire:
         if self._deadline is not None:
             if started >= self._deadline:
                 raise TimeoutError(f"no complete answer within {self._patience.head:g} s")
-            self._sock.settimeout(min(self._patience.read, self._deadline - started))
-        data = self._sock.recv(min(most, self._most))
+            self._wait_at_most(min(self._patience.read, self._deadline - started))
+        try:
+            data = self._sock.recv(min(most, self._most))
+        except BlockingIOError:
+            raise TimeoutError(f"nothing came for {self._wait:g} s") from None
         if self._deadline is None:
             self._keep_pace(len(data), time.monotonic() - started)
         return data
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if seconds != self._wait:
+            self._wait = seconds
+            set_patience(self._sock, socket.SO_RCVTIMEO, seconds)
 
     def _keep_pace(self, count: int, seconds: float) -> None:
         self._received += count
@@ -101,9 +130,11 @@ class Wire:
             return True
 
     def send(self, data: bytes) -> None:
-        """Send everything."""
-        self._sock.settimeout(self._patience.read)
-        self._sock.sendall(data)
+        """Send everything. Raises ``OSError``; ``TimeoutError`` for a server that takes nothing."""
+        try:
+            self._sock.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError(f"nothing was taken for {self._patience.read:g} s") from None
 
     def close(self) -> None:
         """Close the socket."""

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from conforma.oci.wire import set_patience
 from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.faults import Fault, FaultPlan
-from conforma.serve.limits import Limits, PatientReader, cut, refuse, set_patience
+from conforma.serve.limits import Limits, PatientReader, cut, refuse
 from conforma.serve.log import RequestLog
 from conforma.serve.sending import Sender
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-import ssl
-import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from conforma.oci.wire import set_patience
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -71,20 +71,6 @@ class PatientReader(io.RawIOBase):
             self._due = time.monotonic() + self._limits.head
             set_patience(self._connection, socket.SO_RCVTIMEO, self._limits.head)
         return count
-
-
-def set_patience(connection: socket.socket, option: int, seconds: float) -> None:
-    """Give up on a read (``SO_RCVTIMEO``) or write (``SO_SNDTIMEO``) after so long.
-
-    Python reads on when the kernel interrupts a TLS socket, so that gets
-    Python's own time-out, one for both: what was set last counts.
-    """
-    if isinstance(connection, ssl.SSLSocket):
-        connection.settimeout(seconds)
-        return
-    whole = int(seconds)
-    value = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
-    connection.setsockopt(socket.SOL_SOCKET, option, value)
 
 
 def cut(connection: socket.socket) -> None:

@@ -19,8 +19,9 @@ from typing import Final
 
 import h11
 
+from conforma.oci.wire import set_patience
 from conforma.serve.httpd import Incoming, Response
-from conforma.serve.limits import Limits, cut, refuse, set_patience
+from conforma.serve.limits import Limits, cut, refuse
 from conforma.serve.wire import READ, incoming_of, linger, send_answer
 
 _LARGEST_HEAD: Final = 64 * 1024

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
+from conforma.oci.wire import set_patience
 from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.httpd import Incoming, RequestBody, Response
-from conforma.serve.limits import set_patience
 
 READ: Final = 64 * 1024
 _SMALL: Final = 16 * 1024

@@ -26,6 +26,7 @@ from conforma.oci.relay import Relay
 from conforma.oci.target import origin_of, server_of
 from conforma.oci.tls import client_context
 from conforma.oci.transport import Transport
+from conforma.oci.wire import Wire
 from conforma.serve.images import image_of
 from conforma.serve.registry import RegistryServer
 from tests.oci.scenery import ClientFactory, put_image
@@ -356,3 +357,17 @@ def test_a_registry_on_this_machine_is_asked_without_httpx() -> None:
             [sys.executable, "-c", program, reference], capture_output=True, text=True, check=True
         )
     assert found.stdout.split() == [media_types.OCI_MANIFEST, "0"]
+
+
+def test_a_server_that_takes_or_sends_nothing_is_given_up() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        wire = Wire(here, Patience(read=0.05, head=0.1))
+        with pytest.raises(TimeoutError, match=r"nothing was taken for 0\.05 s"):
+            wire.send(bytes(10_000_000))
+        wire.await_head()
+        with pytest.raises(TimeoutError, match=r"nothing came for 0\.05 s"):
+            wire.receive(1000)
+        wire.head_is_complete()
+        there.sendall(b"late")
+        assert wire.receive(1000) == b"late"
