@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
+from conforma.cache.bell import Bell
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.follow import Follower, Ride, Sight
 from conforma.cache.handles import SharedFile
@@ -83,7 +83,7 @@ class Blobs:
         somebody else's download was followed.
         """
 
-        def board(wake: threading.Event) -> Ride:
+        def board(wake: Bell) -> Ride:
             found = layer.held or self.find(layer.descriptor)
             if found is not None:
                 return _Standing(found, done)
@@ -133,7 +133,7 @@ class _Boarded:
         flights: SingleFlight[Produced[SharedFile]],
         fill: Callable[[SafeLayer, BlobFlight], Produced[SharedFile]],
         layer: SafeLayer,
-        wake: threading.Event,
+        wake: Bell,
         done: Callable[[Outcome, bool], None],
         counters: Counters,
     ) -> None:
@@ -183,7 +183,6 @@ class _Boarded:
             lambda flight: self._fill(self._layer, flight),
             self._wake,
             label=self._layer.origin,
-            follow=True,
         )
 
 

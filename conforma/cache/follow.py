@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from conforma.cache.bell import Bell
 from conforma.cache.handles import SharedFile
 from conforma.cancellation import Cancellation
 from conforma.errors import DigestMismatch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HELD_BACK: Final = 32 * 1024
 """Bytes at the end of a blob that nobody sees before the whole of it is verified."""
-_LOOK: Final = 0.05  # seconds after which a follower looks without having been woken
+_LOOK: Final = 0.1  # seconds after which a follower looks without having been woken
 _PIECE: Final = 1 << 20
 
 
@@ -54,13 +54,13 @@ class Ride(Protocol):
 class Follower(io.RawIOBase):
     """A position in a blob that is on its way. For one thread at a time.
 
-    ``board`` is called once, with the event that says that there is more to
+    ``board`` is called once, with the bell that says that there is more to
     see. ``check`` is called now and then while there is not; what it raises ends the reading.
     """
 
     def __init__(
         self,
-        board: Callable[[threading.Event], Ride],
+        board: Callable[[Bell], Ride],
         size: int,
         what: str,
         cancellation: Cancellation | None = None,
@@ -71,7 +71,7 @@ class Follower(io.RawIOBase):
         self._position = 0
         self._delivered = 0  # everything before it was given to the reader
         self._source: SharedFile | None = None
-        self._wake = threading.Event()
+        self._wake = Bell()
         self._cancellation = cancellation
         self._check = check
         self._unregister = (

@@ -79,7 +79,7 @@ class Toc:
         tangled: frozenset[bytes] = frozenset(),
         unsafe: str = "",
     ) -> None:
-        by_key = {key_of(path): row for path, row in rows.items()}
+        by_key = dict(zip(_keys_of(rows), rows.values(), strict=True))
         self.keys = sorted(by_key)
         ordered = map(by_key.__getitem__, self.keys)
         columns = list(zip(*ordered, strict=True)) or [()] * len(Row._fields)
@@ -219,6 +219,12 @@ class Toc:
         toc.tangled = frozenset(map(key_of, document["tangled"]))
         toc.unsafe = document["unsafe"]
         return toc
+
+
+def _keys_of(paths: Iterable[str]) -> list[bytes]:
+    """The keys of clean paths, all at once, as one at a time takes ten times as long."""
+    joined = key_of("//".join(paths))  # no key has an empty part
+    return joined.split(b"\0\0") if joined else []
 
 
 def _interleaved(code: str, *columns: Sequence[int]) -> array[int]:

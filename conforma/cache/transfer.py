@@ -6,7 +6,6 @@ never more than the declared size plus one chunk is read.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,9 +27,6 @@ from conforma.oci.manifest import Descriptor
 # A shorter partial is not worth the file it occupies.
 _WORTH_KEEPING: Final = 1 << 20
 _PIECE: Final = 1 << 20
-# Waking a follower costs about 20 us, so not for each piece of a fast download.
-_WAKE_BYTES: Final = 1 << 20
-_WAKE_SECONDS: Final = 0.005
 
 
 class Transfer:
@@ -80,17 +76,17 @@ class Transfer:
         )
         hasher = Hasher(descriptor.digest)
         try:
-            display = _Display(flight, sink)
-            self._take_over(leftovers, sink, hasher, descriptor.size, display)
+            self._take_over(leftovers, sink, hasher, descriptor.size, flight)
             if hasher.size < descriptor.size or descriptor.size <= 0:
                 self._counters.add("transfers")
-                self._download(fetch, sink, hasher, descriptor, flight, display, what)
+                self._download(fetch, sink, hasher, descriptor, flight, what)
             if descriptor.size not in (UNKNOWN, hasher.size):
                 raise SizeMismatch(
                     f"{what}: got {hasher.size} bytes where {descriptor.size} were declared"
                 )
             hasher.check(what)
-            display.verified()
+            # It need not have its name yet to be read to its end.
+            flight.show(Sight(sink.follow(), sink.size, verified=True), final=True)
             handle = sink.publish(key, durable=self._options.durable)
         except (IntegrityError, CacheUnusable):
             sink.discard()
@@ -114,7 +110,6 @@ class Transfer:
         hasher: Hasher,
         descriptor: Descriptor,
         flight: Flight[Produced[SharedFile]],
-        display: _Display,
         what: str,
     ) -> None:
         with fetch(hasher.size) as chunks:
@@ -127,7 +122,7 @@ class Transfer:
                     )
                 hasher.update(chunk)
                 sink.write(chunk)
-                display.advance()
+                flight.show(Sight(sink.follow(), sink.size))
 
     def _take_over(
         self,
@@ -135,7 +130,7 @@ class Transfer:
         sink: CacheSink,
         hasher: Hasher,
         size: int,
-        display: _Display,
+        flight: Flight[Produced[SharedFile]],
     ) -> None:
         """Copy the longest leftover, hashing it, into our own file.
 
@@ -145,14 +140,19 @@ class Transfer:
         for number, path in enumerate(leftovers):
             if number == 0:
                 with suppress(OSError):
-                    self._copy(path, sink, hasher, size, display)
+                    self._copy(path, sink, hasher, size, flight)
             with suppress(OSError):
                 self._store.files.unlink(path)
         if hasher.size:
             self._counters.add("resumed_bytes", hasher.size)
 
     def _copy(
-        self, path: Path, sink: CacheSink, hasher: Hasher, size: int, display: _Display
+        self,
+        path: Path,
+        sink: CacheSink,
+        hasher: Hasher,
+        size: int,
+        flight: Flight[Produced[SharedFile]],
     ) -> None:
         descriptor = self._store.files.open(path)
         leftover = SharedFile(descriptor, size)
@@ -162,26 +162,4 @@ class Transfer:
                 return
             hasher.update(piece)
             sink.write(piece)
-            display.advance()
-
-
-class _Display:
-    """Shows followers what has been written, waking them neither for each piece nor late."""
-
-    def __init__(self, flight: Flight[Produced[SharedFile]], sink: CacheSink) -> None:
-        self._flight = flight
-        self._sink = sink
-        self._woken_at = 0  # bytes
-        self._woken = 0.0  # seconds
-
-    def advance(self) -> None:
-        """More was written."""
-        size, now = self._sink.size, time.monotonic()
-        wake = size - self._woken_at >= _WAKE_BYTES or now - self._woken >= _WAKE_SECONDS
-        if wake:
-            self._woken_at, self._woken = size, now
-        self._flight.show(Sight(self._sink.follow(), size), wake=wake)
-
-    def verified(self) -> None:
-        """All was written, and it is what it should be; it need not have its name yet."""
-        self._flight.show(Sight(self._sink.follow(), self._sink.size, verified=True))
+            flight.show(Sight(sink.follow(), sink.size))

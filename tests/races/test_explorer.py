@@ -96,6 +96,7 @@ def looks_at_no_size(patch: pytest.MonkeyPatch) -> None:
 
 def holds_nothing_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(follow, "HELD_BACK", 0)
+    patch.setattr(follow, "_LOOK", 0.001)  # so that what is shown is seen before it is proven
 
 
 def checks_no_digest(patch: pytest.MonkeyPatch) -> None:
