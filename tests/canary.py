@@ -75,6 +75,7 @@ def secrets_in(text: str) -> list[str]:
     return [secret for secret in _SECRETS if secret in text]
 
 
+@functools.cache
 def listen() -> None:
     """Begin to note what is told, once for the process."""
     _after(pytest.CaptureFixture, "readouterr", lambda _, read: told.note(f"{read.out}{read.err}"))

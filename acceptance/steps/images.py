@@ -19,7 +19,7 @@ from conforma.serve.statements import Build, provenance_v02, provenance_v1
 from conforma.serve.transparency import TransparencyLog
 
 SHARED_SIZE = 400_000
-USER, PASSWORD, WRONG = "robot", "correct-horse", "wrong-pony"
+USER, PASSWORD, WRONG = "robot", "c4nary-horse", "c4nary-pony"
 
 
 @given(parsers.re(r'a signed and attested image "(?P<name>[^"]+)"$'))
