@@ -30,7 +30,6 @@ class Demand:
         self.allowed: set[str] = set()
         """Errors that it may end with, because of what some download in its time met."""
         self.keep = False
-        self.undisturbed = True
         self.cancellation = Cancellation()
         self.error: str | None = None
         self.handle: Any = None
@@ -47,11 +46,6 @@ class Demand:
 
     def start(self) -> None:
         self._thread.start()
-
-    @property
-    def came_so_far(self) -> int:
-        """Bytes that were read."""
-        return len(self._content)
 
     def came(self, length: int, seconds: float) -> bool:
         """Whether so many bytes were read, or are within that time."""

@@ -80,7 +80,7 @@ class Explorer(World, RuleBasedStateMachine):
         if alone:
             assert moved.wait(self.patience), f"{wanted} neither stands at its gate nor ends"
             if upstream.reached:
-                self.standing[number] = upstream
+                self.standing[number] = self.caches[instance], upstream
         if view == "stream" and number in self.standing:
             self.follows(wanted)
         self.settle(number)
@@ -100,8 +100,7 @@ class Explorer(World, RuleBasedStateMachine):
 
     def let_go(self, entry: tuple[int, int, Upstream]) -> None:
         _, number, upstream = entry
-        self.nobody_sees_more(number)
-        if self.standing.get(number) is upstream:
+        if number in self.standing and self.standing[number][1] is upstream:
             del self.standing[number]
         upstream.release()
         assert upstream.wait_idle(self.patience), "a download does not end"

@@ -53,8 +53,10 @@ class World:
         """Layer and view that must cost no request now."""
         self.budget: Counter[int] = Counter()
         """How many requests a layer may have cost so far."""
-        self.standing: dict[int, Upstream] = {}
-        """Whose download of a layer stands at its gate, for everybody to see what came before."""
+        self.standing: dict[int, tuple[Any, Upstream]] = {}
+        """Cache and upstream of a download that stands at its gate: all may see what came before."""
+        self.doubtful: set[int] = set()
+        """Layers whose running downloads may be unable to leave anything behind."""
         self.bad_leftovers: set[int] = set()
         self.touched: set[int] = set()
         self.damaged: set[tuple[int, int]] = set()
@@ -75,11 +77,9 @@ class World:
 
     def disturb(self, number: int) -> None:
         """Something happened after which each who waits may have to ask upstream again."""
-        waiting = self.pending(number)
-        self.budget[number] += 2 * len(waiting)
-        for one in waiting:
-            if isinstance(one, Demand):
-                one.undisturbed = False
+        self.budget[number] += 2 * len(self.pending(number))
+        if self.pending(number) or self.is_busy(number):
+            self.doubtful.add(number)
         self.served -= {(number, view) for view in VIEWS}
         self.standing.pop(number, None)
 
@@ -113,12 +113,13 @@ class World:
             f"layer {number}: {asked} requests where {self.budget[number]} were needed"
         )
         self.budget[number] = asked
+        self.doubtful.discard(number)
 
     def conclude(self, demand: Demand) -> None:
         demand.check()
         self.demands.remove(demand)
         self.totals[f"{demand.view} {demand.error or 'read'}"] += 1
-        if demand.error is None and demand.undisturbed:
+        if demand.error is None and demand.number not in self.doubtful:
             self.served.add((demand.number, demand.view))
             if demand.view == "contents":
                 self.served.add((demand.number, "uncompressed"))
@@ -132,24 +133,20 @@ class World:
         name = what.diff_id.hex if demand.view == "uncompressed" else what.layer.digest.hex
         return next((p for p in self.finals() if FINAL.fullmatch(p.name)[1] == name), None)  # type: ignore[index]
 
-    def visible(self, number: int) -> int:
-        """How many bytes of a download that stands at its gate are to be seen; 0 if none stands."""
-        upstream = self.standing.get(number)
-        if upstream is None or upstream.gate_at is None:
-            return 0
-        return max(0, min(upstream.gate_at, len(LAYERS[number].blob) - HELD_BACK))
-
     def follows(self, demand: Demand) -> None:
-        """What has come in is seen while the download stands still, by whomever it was started."""
-        if visible := self.visible(demand.number):
+        """What has come in is seen while the download stands still, by whomever; no more is."""
+        number = demand.number
+        cache, upstream = self.standing[number]
+        assert upstream.gate_at is not None
+        what = LAYERS[number]
+        visible = min(upstream.gate_at, len(what.blob) - HELD_BACK)
+        if visible > 0:
             assert demand.came(visible, self.patience), f"{demand} does not see {visible} bytes"
+            layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+            with layer.stream() as source:
+                seen = len(source.read1(len(what.blob)))
+            assert seen <= visible, f"layer {number}: {seen} bytes are shown, {visible} may be"
             self.totals["followed"] += 1
-
-    def nobody_sees_more(self, number: int) -> None:
-        """What is held back until the digest has matched was held back."""
-        for demand in self.demands:
-            if demand.number == number and demand.view == "stream" and number in self.standing:
-                assert demand.came_so_far <= self.visible(number), f"{demand} sees too much"
 
     def evict(self, cap: int, grace: float, *, clear: bool) -> None:
         """Nothing that is being read goes, and everything else may."""

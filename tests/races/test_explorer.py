@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
-from conforma.cache import follow, fs
+from conforma.cache import fs
 from conforma.cache.disk import LayerStore
 from conforma.cache.locks import EntryLock
 from conforma.oci.digest import Hasher
@@ -94,11 +94,6 @@ def looks_at_no_size(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LayerStore, "open", lambda store, key, _size: opened(store, key, None))
 
 
-def holds_nothing_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(follow, "HELD_BACK", 0)
-    patch.setattr(follow, "_LOOK", 0.001)  # so that what is shown is seen before it is proven
-
-
 def checks_no_digest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hasher, "check", lambda _hasher, _what: None)
 
@@ -109,7 +104,7 @@ def takes_no_lock(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [forgets_pins, looks_at_no_size, holds_nothing_back, checks_no_digest, takes_no_lock],
+    [forgets_pins, looks_at_no_size, checks_no_digest, takes_no_lock],
 )
 def test_exploring_finds_a_planted_defect(
     explorer: type[Explorer],
