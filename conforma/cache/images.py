@@ -40,7 +40,7 @@ from conforma.oci.tar_entry import Kind
 _log = logging.getLogger(__name__)
 
 _LARGEST_CONFIG: Final = 8 << 20
-_REMEMBERED: Final = 8 << 20
+_REMEMBERED: Final = 1 << 20
 _PARSED: Final = 10
 """Room that a parsed document takes, in lengths of its text, about."""
 _ENTRY: Final = 200
