@@ -17,7 +17,6 @@ import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import child, python, table
+from benchmarks.measure import Served, child, python, table
 
 CLIENT = """
 import hashlib, json, os, resource, socket, ssl, sys, time
@@ -109,14 +108,10 @@ wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_
 print(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 """
 REGISTRY = """
-import ssl, sys
+import sys
 from pathlib import Path
 from conforma.serve.registry import RegistryServer
-tls = None
-if len(sys.argv) > 2:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(sys.argv[2])
-with RegistryServer(Path(sys.argv[1]), tls=tls) as server:
+with RegistryServer(Path(sys.argv[1])) as server:
     print(server.port, flush=True)
     sys.stdin.read()
 """
@@ -185,22 +180,23 @@ _RAW: Final = Case("raw", "one")
 _HASH: Final = Case("hash", "one")
 _RAW_TLS: Final = Case("raw", "many", 4, tls=True)
 _RAW_SMALL: Final = Case("raw", "small", 4)
+_MANY_TLS: Final = "large blobs, TLS, 4 threads : raw"
+# fmt: off
 RATIOS: Final = (
     Ratio("T1", "one large blob : raw", Case("ours", "one"), _RAW, "<= 1.25"),
     Ratio("T1", "   httpx : raw", Case("httpx", "one"), _RAW),
     Ratio("T1", "   curl, no hash : raw", Case("curl", "one"), _RAW),
-    Ratio("T2", "large blobs, TLS, 4 threads : raw", Case("ours", "many", 4, tls=True), _RAW_TLS,
-          "<= 1.3"),
+    Ratio("T2", _MANY_TLS, Case("ours", "many", 4, tls=True), _RAW_TLS, "<= 1.3"),
     Ratio("T2", "   httpx : raw", Case("httpx", "many", 4, tls=True), _RAW_TLS),
-    Ratio("T2", "   curl, no hash, 4 at once : raw", Case("curl", "many", 4, tls=True), _RAW_TLS),
-    Ratio("T3", "large blobs, 4 threads : 1", Case("ours", "many", 4), Case("ours", "many"),
-          "<= 0.65"),
+    Ratio("T2", "   curl, no hash : raw", Case("curl", "many", 4, tls=True), _RAW_TLS),
+    Ratio("T3", "large blobs, 4 threads : 1", Case("ours", "many", 4), Case("ours", "many"), "<= 0.65"),
     Ratio("T3", "   raw, 4 threads : 1", Case("raw", "many", 4), Case("raw", "many")),
     Ratio("T4", "client CPU : hashlib alone", Case("ours", "one"), _HASH, "<= 1.6", processor=True),
     Ratio("T4", "   raw : hashlib alone", _RAW, _HASH, processor=True),
     Ratio("T5", "small blobs, 4 threads : raw", Case("ours", "small", 4), _RAW_SMALL, "<= 1.8"),
     Ratio("T5", "   httpx : raw", Case("httpx", "small", 4), _RAW_SMALL),
-)  # fmt: skip
+)
+# fmt: on
 
 
 Blob = tuple[int, str, int]
@@ -347,12 +343,8 @@ def image_against_skopeo(rounds: int, layers: int, each: int) -> list[tuple[str,
         made = [layer_of(os.urandom(each << 20), compression="none") for _ in range(layers)]
         with RegistryServer(place / "store") as filling:
             digest = image_of(made).put(filling.store, "bench", "v1")
-        server = subprocess.Popen(
-            [sys.executable, "-c", REGISTRY, str(place / "store")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
+        server = Served(REGISTRY, str(place / "store"))
+        port = int(server.host)
         blobs = [(n, layer.digest.hex, len(layer.blob)) for n, layer in enumerate(made)]
         bench = Bench(Servers(port, port, ""), place / "out", 1)
         ours, theirs = [], []
@@ -365,9 +357,7 @@ def image_against_skopeo(rounds: int, layers: int, each: int) -> list[tuple[str,
             )
             theirs.append(time.perf_counter() - started)
             shutil.rmtree(place / "dir")
-        assert server.stdin is not None
-        server.stdin.close()
-        server.wait()
+        server.close()
     ratio = statistics.median(ours) / statistics.median(theirs)
     return [(f"T21 image, {layers} x {each} MiB : skopeo copy", f"{ratio:.2f}", "<= 0.6")]
 
@@ -400,7 +390,3 @@ def main(arguments: list[str]) -> None:
         rows += image_against_skopeo(options.rounds, 6, options.each)
     sizes_text = f"1 x {options.size}, {options.blobs} x {options.each}, {options.small} x 1 MiB"
     table(f"{sizes_text}, hashed and written; medians of {options.rounds}", rows)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
