@@ -19,6 +19,8 @@ from typing import Any
 
 import trustme
 
+from conforma.cancellation import Cancellation
+
 Answer = tuple[int, Mapping[str, str], bytes]
 Handle = Callable[[str, str, Mapping[str, str], bytes], Answer]
 
@@ -202,3 +204,37 @@ def kubernetes(objects: Mapping[str, Any]) -> Handle:
         return 200, kind, json.dumps(found).encode()
 
     return handle
+
+
+def cancelled_while_it_hangs(
+    work: Callable[[Service, Cancellation], object], directory: Path
+) -> BaseException:
+    """What ``work`` raises when it is cancelled and its server has not answered."""
+    asked, release = threading.Event(), threading.Event()
+
+    def handle(*_: object) -> Answer:
+        asked.set()
+        release.wait(30)
+        return 500, {}, b""
+
+    cancellation = Cancellation()
+    raised: list[BaseException] = []
+
+    def run(server: Service) -> None:
+        try:
+            work(server, cancellation)
+        except BaseException as error:
+            raised.append(error)
+
+    with serving(handle, directory) as server:
+        thread = threading.Thread(target=run, args=(server,))
+        thread.start()
+        try:
+            assert asked.wait(20)
+            cancellation.cancel()
+            thread.join(20)
+            assert not thread.is_alive(), "it waits for the answer"
+        finally:
+            release.set()
+    (error,) = raised
+    return error

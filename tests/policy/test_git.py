@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from conforma.policy.git_url import Repository
 from tests.policy.services import (
     Answer,
     Service,
+    cancelled_while_it_hangs,
     commit,
     git,
     git_backend,
@@ -326,33 +326,12 @@ def test_an_empty_repository_is_named(tmp_path: Path) -> None:
 
 
 def test_cancelling_ends_a_fetch_that_hangs(tmp_path: Path) -> None:
-    asked, release = threading.Event(), threading.Event()
+    def fetch(server: Service, cancellation: Cancellation) -> None:
+        Git(cancellation, FAST, server.environment).fetch(
+            f"git::{server.host}/r", tmp_path / "out", tmp_path / "scratch"
+        )
 
-    def handle(*_: object) -> Answer:
-        asked.set()
-        release.wait(30)
-        return 500, {}, b""
-
-    cancellation = Cancellation()
-    outcome: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            Git(cancellation, FAST, server.environment).fetch(
-                f"git::{server.host}/r", tmp_path / "out", tmp_path / "scratch"
-            )
-        except BaseException as error:
-            outcome.append(error)
-
-    with serving(handle, tmp_path) as server:
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert asked.wait(20)
-        cancellation.cancel()
-        thread.join(20)
-        release.set()
-    assert not thread.is_alive()
-    assert isinstance(outcome[0], Interrupted)
+    assert isinstance(cancelled_while_it_hangs(fetch, tmp_path), Interrupted)
 
 
 def test_without_git_the_message_says_so(tmp_path: Path) -> None:

@@ -36,7 +36,16 @@ from conforma.policy.source import FetchedSource, Sources
 from conforma.serve.faults import Fault
 from conforma.serve.images import artifact_of, index_of
 from conforma.serve.registry import RegistryServer
-from tests.policy.services import Answer, files_at, git, git_backend, repository, serving
+from tests.policy.services import (
+    Answer,
+    Service,
+    cancelled_while_it_hangs,
+    files_at,
+    git,
+    git_backend,
+    repository,
+    serving,
+)
 
 FAST = RetryPolicy(duration=0.0, max_wait=0.0)
 REGO = "application/vnd.cncf.openpolicyagent.policy.layer.v1+rego"
@@ -411,35 +420,11 @@ def test_a_url_without_a_file_name_is_refused(cancellation: Cancellation) -> Non
 
 
 def test_cancelling_ends_a_download_that_hangs(tmp_path: Path) -> None:
-    asked, release = threading.Event(), threading.Event()
-
-    def handle(*_: object) -> Answer:
-        asked.set()
-        release.wait(30)
-        return 500, {}, b""
-
-    cancellation = Cancellation()
-    outcome: list[BaseException] = []
-
-    def work() -> None:
-        try:
+    def download(server: Service, cancellation: Cancellation) -> None:
+        with sources_with(cancellation, ca=server.ca_file) as sources:
             sources.fetch(f"https://{server.host}/x")
-        except BaseException as error:
-            outcome.append(error)
 
-    with (
-        serving(handle, tmp_path) as server,
-        sources_with(cancellation, ca=server.ca_file) as sources,
-    ):
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert asked.wait(20)
-        cancellation.cancel()
-        thread.join(20)
-        alive = thread.is_alive()
-        release.set()
-    assert not alive
-    assert isinstance(outcome[0], Interrupted)
+    assert isinstance(cancelled_while_it_hangs(download, tmp_path), Interrupted)
 
 
 # OCI
