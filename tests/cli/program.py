@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 import conforma
 from tests.cli.shop import Outcome
 
@@ -69,3 +71,28 @@ def run_program(
 ) -> Outcome:
     """Run the command to its end."""
     return finish(start(arguments, changes=changes, cwd=cwd, user=user, before=before))
+
+
+def run_with_mounts(mount: str, arguments: Sequence[str]) -> Outcome:
+    """Run the command with mounts of its own, made by ``mount``, a line for the shell.
+
+    Skips the test where the system lets nobody mount anything.
+    """
+    own = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount anything")
+    command = [sys.executable, "-m", "conforma", *arguments]
+    done = subprocess.run(
+        [*own, "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def read_only(directory: Path) -> str:
+    """The mount that makes ``directory`` unwritable even for root."""
+    return f"mount --bind {directory} {directory} && mount -o remount,bind,ro {directory}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from conforma.cli.root import run
-from tests.cli.program import run_program
+from tests.cli.program import read_only, run_with_mounts
 from tests.cli.shop import Outcome, Shop
 
 
@@ -127,30 +126,24 @@ def test_a_directory_with_other_things_is_left_alone(shop: Shop, operation: str)
     assert [path.name for path in foreign.iterdir()] == ["diary.txt"]
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_what_would_change_a_cache_that_is_read_only_for_us_says_so(filled: Shop) -> None:
     directory = filled.directory / "cache"
-    for path in (filled.directory, *filled.directory.parents):
-        if path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o011)
-    for path in (directory, *directory.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
-    def as_somebody(operation: str, *words: str) -> Outcome:
-        arguments = ["cache", operation, *words, "--cache-dir", str(directory)]
-        changes = {"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
-        return run_program(arguments, user=65534, changes=changes)
+    def locked(operation: str) -> Outcome:
+        arguments = ["cache", operation, "--cache-dir", str(directory)]
+        return run_with_mounts(read_only(directory), arguments)
 
     for operation in ("gc", "clear"):
-        done = as_somebody(operation)
+        done = locked(operation)
         assert done.status == 3
         assert "it is read-only for us" in done.err
-    done = as_somebody("info")
+    done = locked("info")
     assert (done.status, done.err) == (0, "")
     assert "(read-only)" in done.out
     victim = next(path for path in (directory / "v1/tocs").rglob("*") if path.is_file())
+    victim.chmod(0o600)
     victim.write_bytes(b"damaged")
-    done = as_somebody("verify")
+    done = locked("verify")
     assert done.status == 1
     assert "bad, left where it is: the cache is read-only: tocs/sha256:" in done.out
     assert victim.exists()
