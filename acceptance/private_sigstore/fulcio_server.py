@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from acceptance.private_sigstore.fulcio import Fulcio, Leaf
-from acceptance.private_sigstore.service import Answer, Service
+from acceptance.private_sigstore.service import Answer, AnsweringService
 
 
-class FulcioServer(Service):
+class FulcioServer(AnsweringService):
     """Issues certificates; ``issued`` are those so far."""
 
     def __init__(self, fulcio: Fulcio) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from acceptance.private_sigstore import rekor
 from acceptance.private_sigstore.rekor import Rekor
-from acceptance.private_sigstore.service import Answer, Service
+from acceptance.private_sigstore.service import Answer, AnsweringService
 
 UPLOAD = "/api/v1/log/entries"
 RETRIEVE = f"{UPLOAD}/retrieve"
 
 
-class RekorServer(Service):
+class RekorServer(AnsweringService):
     """Answers searches in ``log``; ``queries`` are the documents it was asked with."""
 
     def __init__(self, log: Rekor) -> None:

@@ -1,13 +1,46 @@
-"""An HTTP service on a loopback port, as the authority and the log offer one each."""
+"""HTTP services on loopback ports, as authority, log and trust root are offered."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+
+
+class Service:
+    """Serves from its making until it is closed or its context ends."""
+
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Where it is served."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop serving; the port refuses connections from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -20,8 +53,8 @@ class Answer:
     media_type: str = "application/json"
 
 
-class Service:
-    """Serves what ``answer`` makes of each POST, from its making to the end of its context."""
+class AnsweringService(Service):
+    """Serves what ``answer`` makes of each POST."""
 
     def __init__(self) -> None:
         service = self
@@ -43,29 +76,7 @@ class Service:
             def log_message(self, *_: Any) -> None:
                 """Keep quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Where it is served."""
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
     def answer(self, path: str, headers: Mapping[str, str], content: bytes) -> Answer:
         """What is answered to one request; called in the thread of its connection."""

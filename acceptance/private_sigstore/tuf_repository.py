@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
+from acceptance.private_sigstore.service import Service
+
 ROLES = ("timestamp", "snapshot", "targets")
 
 
-class TufRepository:
+class TufRepository(Service):
     """Files below ``directory``, one key for each role, served on a loopback port."""
 
     def __init__(self, directory: Path, target: bytes, name: str = "trusted_root.json") -> None:
@@ -40,40 +40,12 @@ class TufRepository:
             def log_message(self, *_: Any) -> None:
                 """Keep quiet."""
 
-        self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), partial(Handler, directory=str(directory))
-        )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        """Where the repository is served."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(partial(Handler, directory=str(directory)))
 
     @property
     def first_root(self) -> bytes:
         """The root metadata to hand to clients."""
         return self._roots[0]
-
-    def close(self) -> None:
-        """Stop serving; the port refuses connections from now on."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> TufRepository:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def rotate(self, *roles: str) -> None:
         """A new root version with new keys for ``roles``, signed by old and new root keys."""
