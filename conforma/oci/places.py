@@ -164,4 +164,4 @@ def _refuse_layout(reference: Reference) -> None:
 def _refuse_impossible(reference: Reference, layout: Layout | None) -> None:
     # RFC 6761, 6.4: nothing below this domain ever exists; only mirrors use such names.
     if layout is None and reference.registry.endswith(".invalid"):
-        raise NotFound(f"{reference}: in no mirror")
+        raise NotFound(f"{reference}: in no mirror, and no registry can have this name")
