@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -250,3 +252,27 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
         replace(Config(), timestamp_lifetime=0.0).checked()
     with pytest.raises(LedgerError, match="not the settings of a ledger"):
         Config.parse(b"[]", "x")
+
+
+@pytest.mark.slow
+def test_a_writer_of_this_version_stops_when_a_later_one_takes_over(place: Place) -> None:
+    """Both run at the same time: the later one is a process that changes settings and publishes."""
+    place.make()
+    later = (
+        "import json, pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[1], 'ledger.json')\n"
+        "settings = json.loads(file.read_text()) | {'format': 2, 'order': 'new'}\n"
+        "file.write_text(json.dumps(settings))\n"
+    )
+    with place.open() as ledger, place.publisher(ledger) as publisher:
+        assert publisher.publish(PATH, b"1").result(SECONDS) == 2
+        subprocess.run([sys.executable, "-c", later, str(place.directory)], check=True)
+        ticket = publisher.publish("p/sha256-2.json", b"2")
+        with pytest.raises(LedgerError, match="has format 2, this version knows up to 1") as caught:
+            ticket.result(SECONDS)
+        assert "use the version of conforma that made the ledger" in str(caught.value.hint)
+        assert ledger.inbox.pending() == [ticket.operation.id]
+    assert place.timestamp()["version"] == 2
+    settings = json.loads((place.directory / "ledger.json").read_text())
+    (place.directory / "ledger.json").write_text(json.dumps(settings | {"format": 1}))
+    assert commit_again(place) == {PATH: b"1", "p/sha256-2.json": b"2"}
