@@ -1,13 +1,15 @@
 """E3 and T7, the layer cache by itself: a hit, a cold layer, a few files of a warm layer, many followers.
 
 Baselines, in the same run: isal inflate with two SHA-256 in one loop (what any pass over a layer
-costs), inflating a layer again for each question, and one lone download. Arguments:
+costs), each stage by itself, inflating a layer again for each question, one lone download, and
+so many readers of a file that is there. Arguments:
 ``entries=30000 rounds=5 readers=64``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import statistics
 import sysconfig
 import tempfile
@@ -24,6 +26,7 @@ from conforma.cache.layers import SafeLayer
 from conforma.cache.link import Link
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
+from conforma.cache.tables import TableMaker
 from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.inflate import gzip_module, inflated
@@ -35,6 +38,7 @@ from conforma.serve.images import Layer, Member, layer_of
 
 PIECE = 64 * 1024
 GIB = 1 << 30
+MIB = 1 << 20
 HITS = 500
 SMALL = 24_000  # bytes: some 7 kB on average, as in a distribution's packages
 
@@ -54,16 +58,18 @@ def text_layer(entries: int) -> Layer:
 
 
 def layer_in(cache: SafeCache, what: Layer, pace: float = 0.0) -> SafeLayer:
-    """The layer, fetched from memory; ``pace`` seconds pass before each MiB."""
+    """The layer, fetched from memory, as from a line that brings a MiB every ``pace`` seconds."""
 
     @contextmanager
     def fetch(offset: int) -> Iterator[Iterator[bytes]]:
         yield pieces(offset)
 
     def pieces(offset: int) -> Iterator[bytes]:
+        started = time.perf_counter()
         for at in range(offset, len(what.blob), PIECE):
-            if pace and at % (1 << 20) == 0:
-                time.sleep(pace)
+            if pace and at % MIB == 0:
+                due = started + pace * (at - offset) / MIB
+                time.sleep(max(0.0, due - time.perf_counter()))
             yield what.blob[at : at + PIECE]
 
     return cache.layer(what.descriptor, what.diff_id, fetch)
@@ -86,6 +92,39 @@ def one_loop(what: Layer) -> None:
         plain.update(stream.decompress(piece))
 
 
+def stages(what: Layer, directory: Path) -> dict[str, float]:
+    """Wall seconds of each stage of a cold layer by itself, all input in memory."""
+    plain = b"".join(inflated([what.blob], what.descriptor.media_type))
+    pieces = [plain[at : at + MIB] for at in range(0, len(plain), MIB)]
+
+    def inflate() -> None:
+        for _ in inflated([what.blob], what.descriptor.media_type):
+            pass
+
+    def write() -> None:
+        with (directory / "written").open("wb", buffering=0) as file:
+            for piece in (what.blob, *pieces):
+                file.write(piece)
+
+    def index() -> None:
+        maker = TableMaker("layer")
+        for piece in pieces:
+            maker.feed(piece)
+        assert maker.table() is not None
+
+    def verify() -> None:
+        packed, unpacked = hashlib.sha256(what.blob), hashlib.sha256()
+        for piece in pieces:
+            unpacked.update(piece)
+        assert packed.hexdigest() == what.descriptor.digest.hex
+        assert unpacked.hexdigest() == what.diff_id.hex
+
+    return {
+        work.__name__: statistics.median(taken(work)[0] for _ in range(3))
+        for work in (inflate, verify, write, index)
+    }
+
+
 def again(layer: SafeLayer, wanted: set[str]) -> None:
     """Find files by inflating and walking the whole layer."""
     found: list[TarEntry] = []
@@ -101,7 +140,7 @@ def by_table(layer: SafeLayer, wanted: set[str]) -> None:
     contents = layer.contents()
     for path in wanted:
         row = contents.toc.row(contents.toc.find(path.replace("/", "\0").encode()))
-        assert contents.read(row, path, 1 << 20)
+        assert contents.read(row, path, MIB)
 
 
 def followers(layer: SafeLayer, count: int) -> None:
@@ -109,10 +148,26 @@ def followers(layer: SafeLayer, count: int) -> None:
 
     def drain() -> None:
         with layer.stream() as source:
-            while source.read(1 << 20):
+            while source.read(MIB):
                 pass
 
-    threads = [threading.Thread(target=drain) for _ in range(count)]
+    at_once(drain, count)
+
+
+def readers_of(path: Path, count: int) -> None:
+    """Read a file that is there in so many threads, with nothing between them and the kernel."""
+
+    def drain() -> None:
+        with path.open("rb", buffering=0) as source:
+            while source.read(MIB):
+                pass
+
+    at_once(drain, count)
+
+
+def at_once(work: Callable[[], None], count: int) -> None:
+    """Do it in so many threads."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -157,9 +212,14 @@ def main(arguments: list[str]) -> None:
     rounds, readers = given.get("rounds", 5), given.get("readers", 64)
     what = text_layer(given.get("entries", 30_000))
     wanted = {f"usr/share/{n % 200}/{n}.txt" for n in (7, 1234, 2000, 2500, 2999)}
-    loops, colds, warms, inflations, alone, many = [], [], [], [], [], []
+    loops, colds, warms, inflations, plain = [], [], [], [], []
+    alone: list[tuple[float, float]] = []
+    many: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="conforma-benchmark-") as name:
         opened, opened_plain, writes = hit(Path(name, "hit"))
+        single = stages(what, Path(name))
+        finished = Path(name, "blob")
+        finished.write_bytes(what.blob)
         for turn in range(rounds):
             loops.append(taken(lambda: one_loop(what)))
             with SafeCache.open(CacheOptions(Path(name, f"{turn}"))) as cache:
@@ -168,6 +228,7 @@ def main(arguments: list[str]) -> None:
                 by_table(layer, wanted)
                 warms.append(taken(lambda layer=layer: by_table(layer, wanted)))  # type: ignore[misc]
                 inflations.append(taken(lambda layer=layer: again(layer, wanted)))  # type: ignore[misc]
+            plain.append(taken(lambda: readers_of(finished, readers)))
             for found, count in ((alone, 1), (many, readers)):
                 with SafeCache.open(CacheOptions(Path(name, f"{turn}-{count}"))) as cache:
                     layer = layer_in(cache, what, pace=0.05)
@@ -192,6 +253,20 @@ def main(arguments: list[str]) -> None:
                 f"{median(colds, 0) / median(loops, 0):.2f}",
                 "orientation",
             ),
+            (
+                "cold layer : slowest single stage, wall",
+                f"{median(colds, 0) / max(single.values()):.2f}",
+                "<= 1.25 with cores enough",
+            ),
+            (
+                "its CPU on all cores : slowest single stage",
+                f"{median(colds, 1) / (os.cpu_count() or 1) / max(single.values()):.2f}",
+                "this machine's limit",
+            ),
+            *(
+                (f"  {name} alone", f"{seconds * 1000:.0f} ms", "a single stage")
+                for name, seconds in single.items()
+            ),
             ("5 files, warm", f"{median(warms, 0) * 1000:.2f} ms", "< 5 ms"),
             (
                 "inflating again : 5 files, warm",
@@ -207,6 +282,11 @@ def main(arguments: list[str]) -> None:
                 f"{readers} followers : lone download, CPU",
                 f"{median(many, 1) / median(alone, 1):.2f}",
                 "<= 1.5",
+            ),
+            (
+                f"{readers} plain readers of the file : lone download, CPU",
+                f"{median(plain, 1) / median(alone, 1):.2f}",
+                "the kernel's copying alone",
             ),
         ],
     )
