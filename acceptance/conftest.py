@@ -15,10 +15,10 @@ from acceptance.steps.policy import *  # noqa: F403
 from acceptance.steps.pulling import *  # noqa: F403
 from acceptance.steps.running import *  # noqa: F403
 from acceptance.world import World
-from tests.conftest import pytest_configure, pytest_runtest_makereport
+from tests.conftest import every_log_line_counts, pytest_configure, pytest_runtest_makereport
 
 # What the scenarios print and log is searched for secrets as that of every test.
-__all__ = ["pytest_configure", "pytest_runtest_makereport", "world"]
+__all__ = ["every_log_line_counts", "pytest_configure", "pytest_runtest_makereport", "world"]
 
 
 @pytest.fixture

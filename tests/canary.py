@@ -12,7 +12,8 @@ import base64
 import functools
 import logging
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
@@ -77,12 +78,27 @@ def secrets_in(text: str) -> list[str]:
 
 @functools.cache
 def listen() -> None:
-    """Begin to note what is told, once for the process."""
+    """Begin to note what is told, except to logs; once for the process."""
     _after(pytest.CaptureFixture, "readouterr", lambda _, read: told.note(f"{read.out}{read.err}"))
     _after(subprocess.Popen, "communicate", _child_told)
     _after(ConformaError, "__init__", lambda error, _: told.note(f"{error.message} {error.hint}"))
     _after(BearerAuth, "issue", lambda _, found: told.token(found["token"]) if found else None)
-    logging.getLogger("conforma").addHandler(_Handler(logging.DEBUG))
+
+
+@contextmanager
+def hearing_logs() -> Iterator[None]:
+    """Note the log lines of every level, and leave the logger as it was.
+
+    A command that is run in this process sends its log elsewhere, to what is
+    captured; for the next test that must not hold.
+    """
+    logger = logging.getLogger("conforma")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    logger.addHandler(_Handler(logging.DEBUG))
+    logger.setLevel(logging.DEBUG)
+    yield
+    level, logger.propagate, logger.handlers = before
+    logger.setLevel(level)
 
 
 def _child_told(process: Any, read: tuple[Any, Any]) -> None:

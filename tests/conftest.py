@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,11 +26,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def every_log_line_counts() -> Iterator[None]:
     """Let debug lines be captured as well, so that they are searched for secrets."""
-    logger = logging.getLogger("conforma")
-    before = logger.level
-    logger.setLevel(logging.DEBUG)
-    yield
-    logger.setLevel(before)
+    with canary.hearing_logs():
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)
