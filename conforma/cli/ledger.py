@@ -98,6 +98,8 @@ def publish(ctx: click.Context, /, **flags: Any) -> None:
     from conforma.ledger.statement import Summary
 
     directory, *files = words(ctx, 1, "the directory of the ledger", more=True)
+    if not files and not flags["release"]:
+        raise InputError("nothing to publish", hint="name files, or held operations with --release")
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(Path(directory)))
         for operation_id in flags["release"]:

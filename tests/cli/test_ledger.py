@@ -130,6 +130,7 @@ def test_keys_are_replaced_in_two_steps(
         (["init", "x"], "--keys is missing"),
         (["init", "x", "--keys=y", "--bins=3"], "3 is not a power of two"),
         (["serve", "{}", "--listen=nothing"], "is not HOST:PORT"),
+        (["publish", "{}"], "nothing to publish"),
         (["publish", "{}", "none.json"], "none.json: No such file"),
         (["publish", "{}", "{}/ledger.json"], "is not a verification summary"),
         (["get", "{}", "sha256:12"], "12"),
