@@ -94,14 +94,18 @@ class Wire:
         Raises ``OSError``; ``TimeoutError`` for a server that is too slow.
         """
         started = time.monotonic()
-        if self._deadline is not None:
-            if started >= self._deadline:
-                raise TimeoutError(f"no complete answer within {self._patience.head:g} s")
-            self._wait_at_most(min(self._patience.read, self._deadline - started))
+        left = self._patience.read if self._deadline is None else self._deadline - started
         try:
+            if left <= 0:
+                raise BlockingIOError
+            self._wait_at_most(min(self._patience.read, left))
             data = self._sock.recv(min(most, self._most))
         except BlockingIOError:
-            raise TimeoutError(f"nothing came for {self._wait:g} s") from None
+            raise TimeoutError(
+                f"nothing came for {self._patience.read:g} s"
+                if self._patience.read <= left
+                else f"no complete answer within {self._patience.head:g} s"
+            ) from None
         if self._deadline is None:
             self._keep_pace(len(data), time.monotonic() - started)
         return data
