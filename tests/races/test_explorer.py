@@ -30,6 +30,8 @@ COMMON = settings(
     print_blob=True,
     report_multiple_bugs=False,
     stateful_step_count=50,
+    # What fails is told as it was found: making it shorter can take minutes.
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
@@ -55,10 +57,10 @@ def explore(machine: type[Explorer], **changes: Any) -> None:
 
 
 def test_exploring_the_cache_finds_nothing(explorer: type[Explorer]) -> None:
-    explore(explorer, derandomize=True, max_examples=50)
+    explore(explorer, derandomize=True, max_examples=25)
     print(json.dumps(explorer.totals))
     # It is worth something only if it got around.
-    for name in ("killed", "takeovers", "resumed_bytes", "coalesced", "quarantines", "lose"):
+    for name in ("killed", "coalesced", "quarantines", "collect", "lose"):
         assert explorer.totals[name] > 0, name
 
 
@@ -67,15 +69,14 @@ def test_exploring_the_cache_for_long_finds_nothing(explorer: type[Explorer]) ->
     """As long as ``CONFORMA_EXPLORE_SECONDS`` says, by default for five minutes; never the same twice."""
     ends = time.monotonic() + float(os.environ.get("CONFORMA_EXPLORE_SECONDS", "300"))
     while time.monotonic() < ends:
-        # What fails is told as it is: making it shorter could take longer than this run.
-        explore(explorer, max_examples=50, stateful_step_count=60, phases=[Phase.generate])
+        explore(explorer, max_examples=50, stateful_step_count=60)
     print(json.dumps(explorer.totals))
 
 
 def found(machine: type[Explorer]) -> None:
     """The first counterexample is enough; how short it could be does not matter here."""
     with pytest.raises((AssertionError, Flaky)):
-        explore(machine, derandomize=True, max_examples=60, phases=[Phase.generate])
+        explore(machine, derandomize=True, max_examples=200)
 
 
 @pytest.mark.parametrize("kind", BAD_EXAMPLES)
