@@ -7,19 +7,18 @@ from typing import Final
 
 from conforma.cache.bell import Bell
 from conforma.cache.disk import Key, LayerStore
+from conforma.cache.entries import Entries, FileFlight, not_mine
 from conforma.cache.follow import Follower, Ride, Sight
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
 from conforma.cache.integrity import Integrity
 from conforma.cache.layers import UNKNOWN, SafeLayer
-from conforma.cache.singleflight import Flight, SingleFlight, fresh
+from conforma.cache.singleflight import fresh
 from conforma.cache.stats import Counters, Outcome
 from conforma.cache.transfer import Transfer
-from conforma.cache.turns import Produced, Turns, speaks_only_for_its_origin
+from conforma.cache.turns import Produced, Turns
 from conforma.cancellation import Cancellation
 from conforma.oci.manifest import Descriptor
-
-BlobFlight = Flight[Produced[SharedFile]]
 
 CLOSING: Final = 0.5  # seconds for running fills to notice that nobody waits
 _SETTLING: Final = 10.0  # seconds for verified content to reach the disk and get its name
@@ -41,9 +40,8 @@ class Blobs:
         self._store = store
         self._index = index
         self._integrity = integrity
-        self._turns = turns
         self._transfer = transfer
-        self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
+        self._entries = Entries(store, turns, "blobs", self._find, self._make)
 
     def find(self, descriptor: Descriptor) -> SharedFile | None:
         """The blob if it is here."""
@@ -57,17 +55,7 @@ class Blobs:
 
     def get(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[SharedFile]:
         """The blob, complete and verified."""
-        found = layer.held or self.find(layer.descriptor)
-        if found is not None:
-            return Produced(found, "hits")
-        produced, started = self._flights.run(
-            Key.of("blobs", layer.digest),
-            lambda flight: self._fill(layer, flight),
-            cancellation,
-            label=layer.origin,
-            not_mine=not_mine(layer),
-        )
-        return produced if started else Produced(produced.value, "coalesced")
+        return self._entries.get(layer, cancellation)
 
     def follow(
         self,
@@ -84,30 +72,24 @@ class Blobs:
         """
 
         def board(wake: Bell) -> Ride:
-            found = layer.held or self.find(layer.descriptor)
+            found = self._find(layer)
             if found is not None:
                 return _Standing(found, done)
-            return _Boarded(self._flights, self._fill, layer, wake, done, self._counters)
+            return _Boarded(self._entries, layer, wake, done, self._counters)
 
         return Follower(board, layer.size, f"blob {layer.digest}", cancellation, check)
 
     def close(self, *, hurry: bool) -> None:
         """Let running fills end, because nobody waits; verified content is still stored."""
-        self._flights.join(CLOSING, 0 if hurry else _SETTLING, _is_verified)
+        self._entries.flights.join(CLOSING, 0 if hurry else _SETTLING, _is_verified)
 
-    def _fill(self, layer: SafeLayer, flight: BlobFlight) -> Produced[SharedFile]:
-        def find() -> SharedFile | None:
-            return self.find(layer.descriptor)
+    def _find(self, layer: SafeLayer) -> SharedFile | None:
+        return layer.held or self.find(layer.descriptor)
 
-        def make() -> Produced[SharedFile]:
-            return self._transfer.run(layer.descriptor, layer.fetch, flight)
-
-        if not self._store.writable:
-            return make()
-        key = Key.of("blobs", layer.digest)
-        produced = self._turns.produce(key, flight, find, make, layer.origin)
+    def _make(self, layer: SafeLayer, flight: FileFlight) -> Produced[SharedFile]:
+        produced = self._transfer.run(layer.descriptor, layer.fetch, flight)
         if produced.outcome == "leaders":
-            self._index.used(key, layer.media_type)
+            self._index.used(Key.of("blobs", layer.digest), layer.media_type)
         return produced
 
 
@@ -130,20 +112,18 @@ class _Boarded:
 
     def __init__(
         self,
-        flights: SingleFlight[Produced[SharedFile]],
-        fill: Callable[[SafeLayer, BlobFlight], Produced[SharedFile]],
+        entries: Entries,
         layer: SafeLayer,
         wake: Bell,
         done: Callable[[Outcome, bool], None],
         counters: Counters,
     ) -> None:
         self._counters = counters
-        self._flights = flights
-        self._fill = fill
+        self._entries = entries
         self._layer = layer
         self._wake = wake
         self._done = done
-        self._flight, self._started = self._board()
+        self._flight, self._started = self._entries.board(layer, wake)
         self._joined = not self._started
 
     def look(self) -> Sight | None:
@@ -158,38 +138,25 @@ class _Boarded:
             return Sight(file, file.size, verified=True)
         if self._started or not not_mine(self._layer)(error, flight.label):
             raise fresh(error) from (error.__cause__ or error)
-        self._flights.leave(flight, self._wake)
-        self._flight, self._started = self._board()
+        self._entries.flights.leave(flight, self._wake)
+        self._flight, self._started = self._entries.board(self._layer, self._wake)
         return None
 
     def leave(self) -> None:
-        self._flights.leave(self._flight, self._wake)
+        self._entries.flights.leave(self._flight, self._wake)
         if not self._started:
             self._done("coalesced", self._joined)
         elif self._flight.result is not None:
             self._done(self._flight.result.outcome, self._joined)
         else:
             self._done("leaders", self._joined)
-            self._flights.afterwards(self._flight, self._correct)
+            self._entries.flights.afterwards(self._flight, self._correct)
 
-    def _correct(self, flight: BlobFlight) -> None:
+    def _correct(self, flight: FileFlight) -> None:
         """Verified bytes were read before they were stored, and then could not be stored."""
         if flight.result is not None and flight.result.outcome != "leaders":
             self._counters.recount("leaders", flight.result.outcome)
 
-    def _board(self) -> tuple[BlobFlight, bool]:
-        return self._flights.board(
-            Key.of("blobs", self._layer.digest),
-            lambda flight: self._fill(self._layer, flight),
-            self._wake,
-            label=self._layer.origin,
-        )
 
-
-def not_mine(layer: SafeLayer) -> Callable[[BaseException, object], bool]:
-    """Whether a failure met for another repository says nothing about this one."""
-    return lambda error, origin: origin != layer.origin and speaks_only_for_its_origin(error)
-
-
-def _is_verified(flight: BlobFlight) -> bool:
+def _is_verified(flight: FileFlight) -> bool:
     return isinstance(flight.sight, Sight) and flight.sight.verified

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from conforma.cache.blobs import CLOSING, Blobs, not_mine
+from conforma.cache.blobs import CLOSING, Blobs
 from conforma.cache.derive import Derivation
-from conforma.cache.disk import Key, LayerStore
+from conforma.cache.disk import LayerStore
+from conforma.cache.entries import Entries, FileFlight
 from conforma.cache.follow import Diverged
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
 from conforma.cache.integrity import Integrity
 from conforma.cache.layers import UNKNOWN, SafeLayer
-from conforma.cache.singleflight import Flight, SingleFlight
 from conforma.cache.stats import Outcome
 from conforma.cache.turns import Produced, Turns
 from conforma.cancellation import Cancellation
@@ -35,10 +35,9 @@ class Plains:
         self._store = store
         self._index = index
         self._integrity = integrity
-        self._turns = turns
         self._blobs = blobs
         self._derivation = derivation
-        self._flights: SingleFlight[Produced[SharedFile]] = SingleFlight()
+        self._entries = Entries(store, turns, "links", self.find, self._make)
 
     def find(self, layer: SafeLayer) -> SharedFile | None:
         """The plain tar if it is here. Raises ``DigestMismatch`` if the layer claims another."""
@@ -56,17 +55,7 @@ class Plains:
 
     def get(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[SharedFile]:
         """The plain tar, complete and checked."""
-        found = self.find(layer)
-        if found is not None:
-            return Produced(found, "hits")
-        produced, started = self._flights.run(
-            Key.of("links", layer.digest),
-            lambda flight: self._fill(layer, flight),
-            cancellation,
-            label=layer.origin,
-            not_mine=not_mine(layer),
-        )
-        return produced if started else Produced(produced.value, "coalesced")
+        return self._entries.get(layer, cancellation)
 
     def distrust(self, layer: SafeLayer, plain: SharedFile) -> None:
         """The bytes of ``plain`` are not those of the layer."""
@@ -76,25 +65,17 @@ class Plains:
 
     def close(self) -> None:
         """Let running work notice that nobody waits."""
-        self._flights.join(CLOSING)
+        self._entries.flights.join(CLOSING)
 
-    def _fill(self, layer: SafeLayer, flight: Flight[Produced[SharedFile]]) -> Produced[SharedFile]:
-        def make() -> Produced[SharedFile]:
-            for _ in range(_RESTARTS):
-                try:
-                    return self._inflate(layer, flight)
-                except Diverged:
-                    pass  # what we had read was thrown away upstream of us
-            return self._inflate(layer, flight)
+    def _make(self, layer: SafeLayer, flight: FileFlight) -> Produced[SharedFile]:
+        for _ in range(_RESTARTS):
+            try:
+                return self._inflate(layer, flight)
+            except Diverged:
+                pass  # what we had read was thrown away upstream of us
+        return self._inflate(layer, flight)
 
-        if not self._store.writable:
-            return make()
-        key = Key.of("links", layer.digest)
-        return self._turns.produce(key, flight, lambda: self.find(layer), make, layer.origin)
-
-    def _inflate(
-        self, layer: SafeLayer, flight: Flight[Produced[SharedFile]]
-    ) -> Produced[SharedFile]:
+    def _inflate(self, layer: SafeLayer, flight: FileFlight) -> Produced[SharedFile]:
         outcomes: list[Outcome] = []
         # This thread holds the lock of the link; the blob's is taken, if need
         # be, by the thread of its own flight, which never waits for a link.

@@ -53,5 +53,5 @@ def is_busy(cache: Any) -> bool:
 
 def flights(cache: SafeCache) -> list[Any]:
     """What the cache is fetching or inflating now."""
-    groups = (cache._blobs._flights, cache._plains._flights)
+    groups = (cache._blobs._entries.flights, cache._plains._entries.flights)
     return [flight for group in groups for flight in list(group._flights.values())]
