@@ -101,6 +101,7 @@ def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: G
             formats=frozenset(),
         )
         snapshot, _, _ = expand(prepared.snapshot, prepared.registry, cancellation)
+        cancellation.raise_if_cancelled()  # nobody knows which components there are
         named = [c for c in snapshot.components if wanted in ("", c.name, c.container_image)]
         if len(named) != 1:
             names = ", ".join(component.name for component in named or snapshot.components)

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from conforma.cancellation import Cancellation
-from conforma.errors import ConformaError, IntegrityError, Interrupted, NotFound, RegistryError
+from conforma.errors import (
+    ConformaError,
+    DeadlineExceeded,
+    IntegrityError,
+    Interrupted,
+    NotFound,
+    RegistryError,
+)
 from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
@@ -41,7 +48,8 @@ def expand(
     """The snapshot with the children of its indexes, sorted by image, and what was expanded.
 
     Problems are logged as one warning, and those that kept us from finding out
-    are returned by image. Raises only what ends the run.
+    are returned by image, as is the time limit for images not looked at before it.
+    Raises only what ends the run: ``Interrupted`` if the user stopped it.
     """
     answers = in_parallel(
         snapshot.components,
@@ -62,6 +70,8 @@ def expand(
                 cause, NotFound
             ):
                 unread[component.container_image] = cause
+        elif isinstance(answer, DeadlineExceeded):
+            unread[component.container_image] = answer
         elif isinstance(answer, Exception):
             raise answer
         elif answer is not None:

@@ -453,6 +453,20 @@ def test_when_time_is_up_the_report_says_who_was_not_decided(shop: Shop) -> None
     assert "exceeded allowed execution time of 3s" in done.component("api")["error"]
 
 
+def test_when_time_is_up_while_indexes_are_looked_for_the_report_says_so(shop: Shop) -> None:
+    shop.publish("web")
+    shop.publish("api")
+    gate = Gate()
+    shop.server.faults.add(Fault(hang=gate), path="/shop/api/manifests/1.0", times=None)
+    try:
+        done = shop.validate(timeout="2s")
+    finally:
+        gate.release()
+    assert done.status == 3
+    for name in ("web", "api"):
+        assert "exceeded allowed execution time of 2s" in done.component(name)["error"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_run_and_writes_no_report(
     shop: Shop, number: signal.Signals
