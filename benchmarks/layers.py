@@ -190,7 +190,7 @@ def hit(directory: Path) -> tuple[float, float, int]:
         copy.hardlink_to(source)
     link.parent.mkdir(parents=True, exist_ok=True)
     plain = DiffID(digest.algorithm, digest.hex)
-    link.write_bytes(Link(plain, GIB, current_boot()).as_bytes())
+    link.write_bytes(Link(plain, GIB, current_boot()).as_bytes(packed))
     with SafeCache.open(CacheOptions(directory)) as cache:
         one = cache.layer(Descriptor(media_types.OCI_LAYER, digest, GIB), None, _nothing)
         two = cache.layer(Descriptor(media_types.OCI_LAYER_GZIP, packed, GIB), plain, _nothing)

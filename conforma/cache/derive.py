@@ -72,7 +72,7 @@ class Derivation:
         handle = self._store.open(key, None)
         if handle is None:
             return None
-        link = Link.parse(handle.read_at(0, _LONGEST_LINK))
+        link = Link.parse(handle.read_at(0, _LONGEST_LINK), digest)
         if link is None:
             self._store.quarantine(key, handle)
         else:
@@ -103,7 +103,7 @@ class Derivation:
         if self._store.sync(found.key):
             settled = replace(found.link, boot="")
             self._remember(digest, settled)
-            self._publish_link(Key.of("links", digest), settled)
+            self._publish_link(digest, settled)
 
     def make(
         self,
@@ -144,7 +144,7 @@ class Derivation:
             if is_plain(digest, found):
                 sink.discard()
                 self._keep_table(found, table)
-                self._publish_link(link_key, Link(found, hasher.size, self._boot))
+                self._publish_link(digest, Link(found, hasher.size, self._boot))
                 return source.source
             handle = sink.publish(Key.of("layers", found), durable=False)
         except BaseException:
@@ -155,20 +155,21 @@ class Derivation:
         if sink.stored:
             self._counters.add("disk_bytes", handle.size)
             self._space.added(handle.size)
-            self._publish_link(link_key, Link(found, hasher.size, self._boot))
+            self._publish_link(digest, Link(found, hasher.size, self._boot))
         return handle
 
     def _keep_table(self, diff_id: DiffID, table: Toc | None) -> None:
         if table is not None:
             self._tables.put(diff_id, table)
 
-    def _publish_link(self, key: Key, link: Link) -> None:
+    def _publish_link(self, digest: Digest, link: Link) -> None:
         if not self._store.writable:
             return
+        key = Key.of("links", digest)
         try:
             partial = self._store.begin(key)
             try:
-                partial.write(link.as_bytes())
+                partial.write(link.as_bytes(digest))
                 partial.publish(key, durable=self._options.durable)
             finally:
                 partial.discard()

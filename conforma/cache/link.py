@@ -25,22 +25,30 @@ class Link:
     size: int
     boot: str
 
-    def as_bytes(self) -> bytes:
-        """The file's content, with a checksum so that a damaged one counts as absent."""
+    def as_bytes(self, digest: Digest) -> bytes:
+        """The content of the file named after ``digest``.
+
+        Its checksum covers the name, so that a damaged file and one that
+        belongs under another name count as absent.
+        """
         body = json.dumps([str(self.diff_id), self.size, self.boot]).encode()
-        return body + b"\n" + Digest.of(body).hex.encode()
+        return body + b"\n" + _checksum(digest, body)
 
     @classmethod
-    def parse(cls, raw: bytes) -> Link | None:
-        """Read a link file; ``None`` if it is damaged in any way."""
+    def parse(cls, raw: bytes, digest: Digest) -> Link | None:
+        """Read the link file of ``digest``; ``None`` if it is damaged or another's."""
         body, _, checksum = raw.partition(b"\n")
-        if Digest.of(body).hex.encode() != checksum:
+        if _checksum(digest, body) != checksum:
             return None
         try:
             diff_id, size, boot = json.loads(body)
             return cls(DiffID.parse(diff_id), size, boot)
         except (ValueError, TypeError, BadDigest):
             return None
+
+
+def _checksum(digest: Digest, body: bytes) -> bytes:
+    return Digest.of(f"{digest}\n".encode() + body).hex.encode()
 
 
 def is_plain(digest: Digest, diff_id: DiffID) -> bool:

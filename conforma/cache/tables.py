@@ -92,7 +92,7 @@ class Tables:
         file = self._store.open(key, None)
         if file is None:
             return None
-        toc = Toc.parse(file.read_at(0, file.size))
+        toc = Toc.parse(file.read_at(0, file.size), diff_id)
         if toc is None:
             self._store.quarantine(key, file)
             return None
@@ -108,7 +108,7 @@ class Tables:
         with contextlib.suppress(DiskTrouble):
             partial = self._store.begin(key)
             try:
-                partial.write(toc.as_bytes())
+                partial.write(toc.as_bytes(diff_id))
                 # It carries its own checksum, so nothing is lost by not syncing.
                 partial.publish(key, durable=False)
             finally:

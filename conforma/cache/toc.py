@@ -2,11 +2,13 @@
 
 It lists what unpacking this layer alone would leave, in key order, with the
 place of every file's bytes in the plain tar. A file in the cache begins with
-the hash of the rest, so damage is noticed when it is loaded.
+the hash of its name and the rest, so damage and files under a wrong name are
+noticed when they are loaded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from array import array
@@ -16,7 +18,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 from conforma.cache.paths import key_of, parent_of, path_of
-from conforma.oci.digest import Digest
+from conforma.oci.digest import DiffID
 from conforma.oci.tar_entry import Fragment, Kind
 
 # Raise it whenever the same layer would give another table.
@@ -165,8 +167,8 @@ class Toc:
                     parent = parent_of(parent)
         return frozenset(found)
 
-    def as_bytes(self) -> bytes:
-        """The file form; :meth:`parse` reads it back."""
+    def as_bytes(self, diff_id: DiffID) -> bytes:
+        """The file form, as the table of ``diff_id``; :meth:`parse` reads it back."""
         document = {
             "links": {str(i): target for i, target in self._links.items()},
             "fragments": {str(i): f for i, f in self._fragments.items()},
@@ -185,14 +187,13 @@ class Toc:
         )
         lengths = json.dumps([VERSION, sys.byteorder, [len(part) for part in parts]]).encode()
         body = b"\n".join((lengths, b"".join(parts)))
-        return _MAGIC + Digest.of(body).hex.encode() + b"\n" + body
+        return _head(diff_id, body) + body
 
     @classmethod
-    def parse(cls, raw: bytes) -> Toc | None:
-        """Read the file form; ``None`` if it is damaged or of another version."""
+    def parse(cls, raw: bytes, diff_id: DiffID) -> Toc | None:
+        """Read the file form; ``None`` if damaged, another layer's or of another version."""
         head = len(_MAGIC) + 65
-        body = memoryview(raw)[head:]
-        if raw[:head] != _MAGIC + Digest.of(body).hex.encode() + b"\n":
+        if raw[:head] != _head(diff_id, memoryview(raw)[head:]):
             return None
         lengths, _, _ = raw[head : head + 200].partition(b"\n")
         version, byteorder, sizes = json.loads(lengths)
@@ -219,6 +220,12 @@ class Toc:
         toc.tangled = frozenset(map(key_of, document["tangled"]))
         toc.unsafe = document["unsafe"]
         return toc
+
+
+def _head(diff_id: DiffID, body: bytes | memoryview) -> bytes:
+    checksum = hashlib.sha256(f"{diff_id}\n".encode())
+    checksum.update(body)
+    return _MAGIC + checksum.hexdigest().encode() + b"\n"
 
 
 def _keys_of(paths: Iterable[str]) -> list[bytes]:

@@ -14,7 +14,7 @@ from conforma.cache.link import Link
 from conforma.cache.space import Space
 from conforma.cache.toc import Toc
 from conforma.errors import BadDigest
-from conforma.oci.digest import Digest
+from conforma.oci.digest import DiffID, Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,9 @@ class Upkeep:
 
     def _is_right(self, key: Key, handle: SharedFile) -> bool:
         if key.area == "links":
-            return Link.parse(handle.read_at(0, handle.size)) is not None
+            digest = Digest(key.algorithm, key.hex)
+            return Link.parse(handle.read_at(0, handle.size), digest) is not None
         if key.area == "tocs":
-            return Toc.parse(handle.read_at(0, handle.size)) is not None
+            diff_id = DiffID(key.algorithm, key.hex)
+            return Toc.parse(handle.read_at(0, handle.size), diff_id) is not None
         return self._store.content_matches(key, handle)

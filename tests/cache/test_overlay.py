@@ -10,11 +10,13 @@ from conforma.cache.overlay import Overlay
 from conforma.cache.toc import Toc
 from conforma.cache.toc_builder import TocBuilder
 from conforma.errors import EvaluationFailed
+from conforma.oci.digest import DiffID
 from conforma.oci.layer import walk
 from conforma.serve.images import Member, directory, hardlink, opaque, symlink, tar_of, whiteout
 from tests.cache.unpacking import listing, unpack
 
 EVERYTHING = TreeFilter()
+LAYER = DiffID("sha256", "ab" * 32)
 
 
 def toc_of(tar: bytes) -> Toc:
@@ -22,7 +24,7 @@ def toc_of(tar: bytes) -> Toc:
     for entry in walk(io.BytesIO(tar)):
         builder.add(entry)
     toc = builder.build()
-    again = Toc.parse(toc.as_bytes())
+    again = Toc.parse(toc.as_bytes(LAYER), LAYER)
     assert again is not None
     return again
 
@@ -214,7 +216,7 @@ def test_names_are_bytes_not_text() -> None:
     for entry in walk(io.BytesIO(tar_of([Member("x")]))):
         for name in names:
             builder.add(entry._replace(path=name))
-    toc = Toc.parse(builder.build().as_bytes())
+    toc = Toc.parse(builder.build().as_bytes(LAYER), LAYER)
     assert toc is not None
     assert sorted(toc.path(i) for i in range(len(toc))) == sorted(names)
 
