@@ -99,7 +99,10 @@ class BlobStream:
                     self._attempts = self._exchange.attempts(_FRUITLESS_REQUESTS)
                 yield chunk
         except broken.TransportError as cause:
-            self._resume(cause)
+            if self._is_whole():
+                self.close()  # only the end of the answer is missing, and the digest decides
+            else:
+                self._resume(cause)
         else:
             if self._size is None or self._position >= self._size:
                 self.close()
@@ -108,9 +111,19 @@ class BlobStream:
                 # it was asked for, cannot say so in a better way.
                 self._resume(broken.RemoteProtocolError("the body ended early"))
 
+    def _is_whole(self) -> bool:
+        if self._size is not None:
+            return self._position >= self._size
+        return self._hasher is not None and self._hasher.matches()
+
+    def _arrived(self) -> str:
+        whole = "an unknown number of" if self._size is None else str(self._size)
+        return f"{self._position} of {whole} bytes"
+
     def _resume(self, cause: broken.TransportError) -> None:
         self.close()
         error = self._exchange.explained(self._ask(), cause)
+        error.message = f"{error.message}, after {self._arrived()} of the blob"
         self._resumptions += 1
         if self._resumptions > _MOST_RESUMPTIONS:
             raise error from cause
@@ -125,7 +138,7 @@ class BlobStream:
             self._reference,
             f"blobs/{self._digest}",
             {"Range": f"bytes={self._position}-"} if resuming else {},
-            expected=frozenset({200, 206} if resuming else {200}),
+            expected=frozenset({200, 206, 416} if resuming else {200}),
             lane=self._lane,
         )
 
@@ -153,10 +166,17 @@ class BlobStream:
                     f"{self._what}: the registry has {match[3]} bytes where {self._size} were declared"
                 )
             return
+        if response.status_code == 416:
+            # Of a blob that the registry has as a torso there is nothing more to come.
+            raise RegistryUnreachable(
+                f"{self._what}: the registry's answer broke off after {self._arrived()}, "
+                "and it says that there are no more",
+                hint="try again; if it stays so, the registry has lost a part of the blob: push it again",
+            )
         if self._position > 0:
             if not self._may_discard or self._position > _MOST_DISCARDED:
                 raise RegistryUnreachable(
-                    f"{self._what}: broke off after {self._position} bytes, and the registry "
+                    f"{self._what}: broke off after {self._arrived()}, and the registry "
                     "cannot continue from there",
                     hint="try again",
                 )

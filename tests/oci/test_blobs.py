@@ -82,6 +82,7 @@ def test_rc_8_three_requests_without_progress_are_the_end(
     with pytest.raises(RegistryUnreachable, match="connection broke") as caught:
         read(registry, reference, blob)
     assert str(reference) in caught.value.message
+    assert caught.value.message.endswith(", after 100000 of 1000000 bytes of the blob")
     assert ranges(server) == [None, *["bytes=100000-"] * 3]
 
 
@@ -106,6 +107,44 @@ def test_rc_8_a_large_part_is_not_read_again_to_be_thrown_away(
     server.faults.add(Fault(ignore_range=True), path="/blobs/")
     with pytest.raises(RegistryUnreachable, match="cannot continue from there"):
         read(registry, reference, large, offset=large.size - 1)
+
+
+@pytest.mark.parametrize("size_is_known", [True, False])
+def test_a_blob_that_came_whole_needs_no_end_of_its_answer(
+    server: RegistryServer,
+    registry: Registry,
+    reference: Reference,
+    blob: Descriptor,
+    size_is_known: bool,
+) -> None:
+    server.faults.add(Fault(endless=True), path="/blobs/", times=None)
+    wanted = blob if size_is_known else blob.digest
+    assert registry.read_blob(reference, wanted, limit=len(DATA)) == DATA
+    assert ranges(server) == [None]
+
+
+@pytest.mark.parametrize(
+    ("size_is_known", "of"), [(True, "1000000"), (False, "an unknown number of")]
+)
+def test_an_answer_that_breaks_off_for_good_says_how_much_had_come(
+    server: RegistryServer,
+    registry: Registry,
+    reference: Reference,
+    blob: Descriptor,
+    size_is_known: bool,
+    of: str,
+) -> None:
+    server.faults.add(Fault(status=200, body=DATA[:600_000], endless=True), path="/blobs/")
+    nothing = {"Content-Range": "bytes */600000"}
+    server.faults.add(Fault(status=416, headers=nothing), path="/blobs/", times=None)
+    with pytest.raises(RegistryUnreachable) as caught:
+        registry.read_blob(reference, blob if size_is_known else blob.digest, limit=len(DATA))
+    assert caught.value.message == (
+        f"{reference.repository_name}@{blob.digest}: the registry's answer broke off after "
+        f"600000 of {of} bytes, and it says that there are no more"
+    )
+    assert caught.value.hint is not None and "try again" in caught.value.hint
+    assert caught.value.exit_status == 3
 
 
 @pytest.mark.parametrize("offered", ["bytes 5-9/10", "bytes 99999-999999/1000000", "", None])
