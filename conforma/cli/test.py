@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +67,17 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 def _checked(paths: Sequence[str], flags: dict[str, Any], kind: str) -> list[Checked]:
     from conforma.policy.conftest import Rules, documents
     from conforma.policy.rego.engine import Engine
+    from conforma.policy.work_directory import WorkDirectory, sweep
     from conforma.report.as_conftest import FORMATS
 
     if kind not in (*FORMATS, "appstudio"):
         raise InputError(f"unknown output format: {kind}", hint="stdout, json, tap or appstudio")
-    with tempfile.TemporaryDirectory(prefix="ec-work-") as place, Engine.start() as engine:
-        rules = Rules(engine, flags["policy"], flags["data"], Path(place))
+    sweep()
+    with ExitStack() as stack:
+        place = WorkDirectory(keep=False)
+        stack.callback(place.remove)
+        engine = stack.enter_context(Engine.start())
+        rules = Rules(engine, flags["policy"], flags["data"], place.path)
         found = list(documents(paths, flags["parser"], sys.stdin.buffer))
         namespaces = rules.namespaces if flags["all_namespaces"] else flags["namespace"]
         return [rules.check(document, name) for name in namespaces for document in found]

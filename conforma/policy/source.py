@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +31,7 @@ from conforma.policy.source_url import (
     refuse_insecure,
     without_secrets,
 )
+from conforma.policy.work_directory import WorkDirectory, sweep
 
 if TYPE_CHECKING:
     from conforma.oci.registry import Registry
@@ -81,7 +81,7 @@ class Sources:
         self._user_agent = user_agent
         self._lock = threading.Lock()
         self._fetched: dict[str, Future[FetchedSource]] = {}
-        self._directories: list[Path] = []
+        self._directories: list[WorkDirectory] = []
 
     def __enter__(self) -> Self:
         return self
@@ -99,16 +99,16 @@ class Sources:
         with self._lock:
             directories, self._directories = self._directories, []
             self._fetched.clear()
-        if not self._environment.get("EC_DEBUG"):
-            for directory in directories:
-                shutil.rmtree(directory, ignore_errors=True)
+        for directory in directories:
+            directory.remove()
 
     @property
     def directory(self) -> Path:
         """The directory that holds what was fetched, made when first asked for."""
         with self._lock:
             if self._directories:
-                return self._directories[0]
+                return self._directories[0].path
+            sweep()
             return self._make_directory()
 
     @property
@@ -125,14 +125,14 @@ class Sources:
 
     def _make_directory(self) -> Path:
         try:
-            directory = Path(tempfile.mkdtemp(prefix="ec-work-"))
+            directory = WorkDirectory(keep=bool(self._environment.get("EC_DEBUG")))
         except OSError as cause:
             raise SourceUnavailable(
                 f"cannot make a directory to work in: {cause}",
                 hint="TMPDIR names the place for temporary files",
             ) from cause
         self._directories.append(directory)
-        return directory
+        return directory.path
 
     def fetch(self, url: str) -> FetchedSource:
         """The content of ``url``, fetched now unless it was already, by whichever thread.
