@@ -49,7 +49,7 @@ _PARALLEL: Final = 8
         Flag(
             ["--related"],
             type=GoBool(),
-            help="Also the images that attestations name: task bundles, base images.",
+            help="Also what images were built from: parents, and the images their attestations name.",
         ),
         Flag(["--parallel"], type=GoInt(), default=_PARALLEL, help="Blobs moved at the same time."),
         Flag(

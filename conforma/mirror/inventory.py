@@ -2,7 +2,7 @@
 
 Attached are cosign's tags (``.sig``, ``.att``, ``.sbom``) and referrers, in
 whatever layout they are; of an index, those of its children as well. On
-request also the images that attestations name: task bundles, base images.
+request also what images were built from: parents, and the images attestations name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Index, Manifest, Platform
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
+from conforma.validate.policy_input import ParentImage
 from conforma.validate.pool import in_parallel
 
 COSIGN_TAGS: Final = ("sig", "att", "sbom")
@@ -60,7 +61,7 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """An image somebody asked for, or an attestation names; ``node`` is ``None`` after an error."""
+    """An image somebody asked for, or that is named by one; ``node`` is ``None`` after an error."""
 
     label: str
     source: Reference
@@ -70,7 +71,8 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What of each image is wanted: ``platforms`` empty for all."""
+    """What of each image is wanted: ``platforms`` empty for all; ``related``: also its parent
+    and what its attestations name."""
 
     platforms: tuple[Platform, ...] = ()
     related: bool = False
@@ -192,6 +194,9 @@ class Inventory:
             yield Attached(None, node, found)
 
     def _named_by(self, node: Node) -> Iterable[Reference]:
+        parent = ParentImage.of(node.document.annotations)
+        if parent is not None and parent.reference.digest is not None:
+            yield parent.reference.pinned(parent.reference.digest)
         for attached in node.attached:
             if attached.tag is None or attached.tag.endswith(".att"):
                 document = attached.node.document

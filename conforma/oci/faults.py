@@ -161,5 +161,6 @@ def offline(reference: Reference, method: str, target: Target) -> RegistryUnreac
     """The error for a request that a run without network must not make."""
     return RegistryUnreachable(
         f"{reference}: needed, but this run is offline: {method} {target}",
-        hint="mirror it first with conforma mirror, and name the mirror with --mirror-from",
+        hint="mirror it first with conforma mirror (--related takes along what an image was built "
+        "from), and name the mirror with --mirror-from",
     )

@@ -77,7 +77,8 @@ def _parent_config(
         return None
     except RegistryError as error:
         # Some live where only their builders get to, so this is no outage of ours.
-        log.warning("rules judge %s without its parent image: %s", image, error)
+        hint = f" ({error.hint})" if error.hint else ""
+        log.warning("rules judge %s without its parent image: %s%s", image, error, hint)
         return None
     return config.config
 

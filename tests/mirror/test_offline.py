@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conforma.cli.root import run
+from conforma.serve.images import image_of
 from conforma.serve.signing import Signer, attach_sbom
 from conforma.serve.statements import Build, provenance_v1
 from tests.cli.shop import Shop
@@ -114,6 +115,26 @@ def test_offline_what_the_mirror_lacks_is_undecided_and_named(
     assert "--mirror-from" in done.err
     assert [c["name"] for c in done.report["components"] if c.get("error")] == ["late"]
     assert len(release.server.log) == 0
+
+
+def test_offline_a_parent_that_the_mirror_lacks_is_told_with_what_brings_it(
+    release: Shop, tmp_path: Path
+) -> None:
+    base = release.image("os")
+    base.put(release.server.store, "base/os", "9")
+    name = f"{release.server.host}/base/os:9@{base.digest}"
+    image = image_of([], annotations={"org.opencontainers.image.base.name": name})
+    digest = image.put(release.server.store, "shop/web", "1.0")
+    signer = Signer(release.server.store, "shop/web", release.key)
+    signer.sign(digest)
+    signer.attest(digest, provenance_v1(Build(f"{release.server.host}/shop/web", digest)))
+    release.components[:] = [{"name": "web", "containerImage": release.reference("web")}]
+    place = f"oci:{tmp_path / 'mirror'}"
+    mirrored(release, place)
+    done = release.validate("--offline", mirror_from=place, policy=release.policy())
+    assert done.status == 0, done.err
+    (warning,) = (line for line in done.err.splitlines() if "without its parent image" in line)
+    assert "mirror it first with conforma mirror (--related takes along" in warning
 
 
 def test_an_unsigned_image_is_refused_offline_as_it_is_online(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conforma.cancellation import Cancellation
+from conforma.cli.root import run
 from conforma.errors import InputError, SourceUnavailable
 from conforma.mirror.names import Names, Prefix, Rule
 from conforma.oci.digest import Digest
@@ -112,6 +113,21 @@ def test_images_named_by_attestations_come_along_on_request(
     assert done.status == 0, done.err
     for name, related in (("images/base", base), ("tasks/build", bundle)):
         assert destination.store.repository(name).find(related.digest) is not None
+
+
+def test_the_parent_that_annotations_name_comes_along_on_request(
+    scene: Scene, destination: RegistryServer
+) -> None:
+    base = image_of([layer_of([random_member("base", 1000, "base")])])
+    base.put(scene.source.store, "images/base", "1")
+    name = f"{scene.source.host}/images/base:1@{base.digest}"
+    image = image_of([], annotations={"org.opencontainers.image.base.name": name})
+    image.put(scene.source.store, "shop/app", "1")
+    command = ["--image", f"{scene.source.host}/shop/app:1", "--to", destination.host]
+    for flags, there in (([], False), (["--related"], True)):
+        assert run(["mirror", *command, "--progress=none", *flags]) == 0
+        assert (destination.store.existing("images/base") is not None) is there
+    assert destination.store.repository("images/base").find(base.digest) is not None
 
 
 def test_an_image_that_an_attestation_names_in_vain_is_told_once(
