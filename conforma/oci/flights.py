@@ -19,7 +19,8 @@ class _Flight(Generic[V]):
     __slots__ = ("error", "landed", "value")
 
     def __init__(self) -> None:
-        self.landed = threading.Event()
+        # Made by the first who joins: most flights have one passenger.
+        self.landed: threading.Event | None = None
         self.value: V | None = None
         self.error: BaseException | None = None
 
@@ -53,10 +54,11 @@ class Flights(Generic[V]):
                 flight = self._flights[key] = _Flight()
             else:
                 self.joined += 1
+                landed = flight.landed = flight.landed or threading.Event()
         if not leading:
             started = time.monotonic()
             try:
-                return self._join(flight)
+                return self._join(flight, landed)
             finally:
                 joined(time.monotonic() - started)
         try:
@@ -68,12 +70,13 @@ class Flights(Generic[V]):
         finally:
             with self._lock:
                 del self._flights[key]
-            flight.landed.set()
+            if flight.landed is not None:  # nobody joins any more
+                flight.landed.set()
 
-    def _join(self, flight: _Flight[V]) -> V:
-        unregister = self._cancellation.on_cancel(flight.landed.set)
+    def _join(self, flight: _Flight[V], landed: threading.Event) -> V:
+        unregister = self._cancellation.on_cancel(landed.set)
         try:
-            flight.landed.wait()
+            landed.wait()
         finally:
             unregister()
         if flight.error is not None:

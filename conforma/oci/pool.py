@@ -67,7 +67,8 @@ class Pool:
             with self._changed:
                 server = self._server(origin)
                 limit = server.lanes[lane]
-                self._changed.wait_for(lambda: self._closed or limit.active < int(limit.now))
+                while limit.active >= int(limit.now) and not self._closed:
+                    self._changed.wait()
                 if self._closed:
                     raise ConnectionAbortedError("stopped")
                 while server.idle:

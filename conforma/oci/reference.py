@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from conforma.errors import BadDigest, BadReference
@@ -107,7 +108,7 @@ class Reference:
 
     def pinned(self, digest: Digest) -> Reference:
         """The same repository at ``digest``; the tag is dropped."""
-        return replace(self, tag=None, digest=digest)
+        return Reference(self.registry, self.repository, None, digest)
 
     def with_tag(self, tag: str) -> Reference:
         """The same repository at ``tag``; the digest is dropped. Raises ``BadReference``."""
@@ -121,6 +122,7 @@ class Reference:
         return f"{self.repository_name}{tag}{digest}"
 
 
+@lru_cache(maxsize=1024)
 def is_loopback_host(registry: str) -> bool:
     """Whether ``host`` or ``host:port`` is this machine (``localhost``, 127.0.0.0/8, ``::1``)."""
     match = _REGISTRY.fullmatch(registry)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 from conforma.oci import broken
@@ -62,7 +62,7 @@ class Received:
     def __iter__(self) -> Iterator[bytes]:
         if self._connection is None:
             return
-        with translated(broken.ReadTimeout, broken.ReadError):
+        with _READING:
             yield from self._answer
         self.close()
 
@@ -114,7 +114,7 @@ class Transport:
         Raises ``broken.TransportError``.
         """
         started = time.monotonic()
-        with translated(broken.PoolTimeout, broken.ConnectError):
+        with _QUEUING:
             connection = self.pool.acquire(origin, lane)
         queued = time.monotonic() - started
         try:
@@ -144,17 +144,17 @@ def _exchange(
     connection: Connection, method: str, head: bytes, body: Iterable[bytes], chunked: bool
 ) -> Answer:
     if connection.wire is None:
-        with translated(broken.ConnectTimeout, broken.ConnectError):
+        with _CONNECTING:
             connection.connect()
     send_failed: broken.TransportError | None = None
     try:
-        with translated(broken.WriteTimeout, broken.WriteError):
+        with _WRITING:
             connection.send(head, body, chunked=chunked)
     except broken.WriteError as cause:
         # A server that refuses a large body answers before it has read it all.
         send_failed = cause
     try:
-        with translated(broken.ReadTimeout, broken.ReadError):
+        with _READING:
             return connection.answer(method)
     except broken.TransportError:
         if send_failed is not None:
@@ -162,19 +162,40 @@ def _exchange(
         raise
 
 
-@contextmanager
-def translated(
-    timed_out: type[broken.Timeout], failed: type[broken.TransportError]
-) -> Iterator[None]:
-    """Turn what sockets and :mod:`~conforma.oci.http1` raise into :mod:`~conforma.oci.broken`."""
-    try:
-        yield
-    except TimeoutError as cause:
-        raise timed_out(str(cause) or "timed out") from cause
-    except (BadAnswer, EOFError) as cause:
-        raise broken.RemoteProtocolError(str(cause)) from cause
-    except socket.gaierror as cause:
-        raise failed(cause.strerror or str(cause)) from cause
-    except OSError as cause:
-        detail = cause.strerror or str(cause) or type(cause).__name__
-        raise failed(detail) from cause
+class _Translated:
+    """A context that turns what sockets and :mod:`~conforma.oci.http1` raise into our own errors.
+
+    It holds nothing, so one serves all threads: a generator for each step cost
+    a request more than reading its answer.
+    """
+
+    __slots__ = ("_failed", "_timed_out")
+
+    def __init__(
+        self, timed_out: type[broken.Timeout], failed: type[broken.TransportError]
+    ) -> None:
+        self._timed_out = timed_out
+        self._failed = failed
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        cause: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(cause, TimeoutError):
+            raise self._timed_out(str(cause) or "timed out") from cause
+        if isinstance(cause, (BadAnswer, EOFError)):
+            raise broken.RemoteProtocolError(str(cause)) from cause
+        if isinstance(cause, OSError):  # socket.gaierror is one, with its text in the same place
+            detail = cause.strerror or str(cause) or type(cause).__name__
+            raise self._failed(detail) from cause
+
+
+_QUEUING: Final = _Translated(broken.PoolTimeout, broken.ConnectError)
+_CONNECTING: Final = _Translated(broken.ConnectTimeout, broken.ConnectError)
+_WRITING: Final = _Translated(broken.WriteTimeout, broken.WriteError)
+_READING: Final = _Translated(broken.ReadTimeout, broken.ReadError)
