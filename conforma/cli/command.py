@@ -170,6 +170,18 @@ def refuse_words(ctx: click.Context) -> None:
         raise InputError(f"unknown command {quoted(ctx.args[0])} for {quoted(ctx.command_path)}")
 
 
+def require_flags(ctx: click.Context, *names: str) -> None:
+    """Raise ``InputError`` if any of these flags, named as in Python, was not given."""
+    absent = [
+        name
+        for name in names
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+    ]
+    if absent:
+        listed = ", ".join(quoted(name.replace("_", "-")) for name in absent)
+        raise InputError(f"required flag(s) {listed} not set")
+
+
 def read_flags(
     params: Sequence[click.Parameter], args: Sequence[str], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:

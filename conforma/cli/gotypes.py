@@ -145,6 +145,16 @@ class GoList(GoType):
         return (*(before or ()), *(value for row in rows for value in row))
 
 
+class GoTexts(GoType):
+    """A list: the flag may be repeated, and each value is taken as it is written."""
+
+    name = "stringArray"
+
+    def read(self, text: str, before: Any) -> tuple[str, ...]:
+        """The values so far and this one."""
+        return (*(before or ()), text)
+
+
 def _bad_duration(text: str, rest: str) -> str:
     number = re.match(r"\d+\.?\d*|\.\d+", rest)
     if number is None:

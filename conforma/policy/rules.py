@@ -75,7 +75,7 @@ class RuleBook:
         paths: dict[str, tuple[str, ...]] = {}
         blocks: set[tuple[Path, str, int]] = set()
         for source in found:
-            _check_shape(source)
+            check_shape(source)
             package = ".".join(source.package)
             paths[package] = source.package
             names = decisive.setdefault(package, [])
@@ -87,7 +87,7 @@ class RuleBook:
                 block = (source.directory, link.file, link.row)
                 if _short_name(link) and block not in blocks:
                     blocks.add(block)
-                    _add(rules, _described_rule(link, package))
+                    _add(rules, described_rule(link, package))
             if decides and not any(
                 link.scope == "rule" and _short_name(link) for link in source.chain
             ):
@@ -141,7 +141,8 @@ def linked_text(text: str) -> str:
     return _XREF.sub(address, text)
 
 
-def _check_shape(source: AnnotatedRule) -> None:
+def check_shape(source: AnnotatedRule) -> None:
+    """Raise ``PolicyError`` for a rule that nobody would ask for, or whose value is no result."""
     first, *below = source.path[len(source.package) :]
     if below and rule_kind(first):
         raise PolicyError(
@@ -172,7 +173,8 @@ def _short_name(link: Annotations) -> str:
     return "" if name is None else _printed(name)
 
 
-def _described_rule(link: Annotations, package: str) -> Rule:
+def described_rule(link: Annotations, package: str) -> Rule:
+    """What annotations say about a rule of ``package``; its code ends with the short name."""
     content, custom = link.content or {}, link.custom
     short_name = _short_name(link)
     return Rule(

@@ -15,7 +15,8 @@ class Annotations:
     """One link of a rule's chain of METADATA blocks, nearest first.
 
     The first link always stands for the rule itself; ``content`` is ``None``
-    if nothing is written above it. ``path`` is without the leading ``data``.
+    if nothing is written above it. ``path`` is without the leading ``data``;
+    ``terms`` is the whole path as OPA's JSON has it, each term with its type.
     """
 
     file: str
@@ -24,6 +25,8 @@ class Annotations:
     of_rule: bool
     scope: str
     content: Mapping[str, Any] | None
+    column: int = 1
+    terms: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def custom(self) -> Mapping[str, Any]:
@@ -81,6 +84,8 @@ class AnnotatedRule:
                     of_rule=link["of_rule"],
                     scope=link.get("scope", ""),
                     content=link["annotations"],
+                    column=link["column"],
+                    terms=tuple(link["terms"]),
                 )
                 for link in entry["chain"]
             ),

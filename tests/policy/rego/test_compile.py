@@ -160,6 +160,13 @@ def test_annotations_describe_every_rule_but_those_of_tests(
     assert (rule.of_rule, rule.scope, rule.custom["short_name"]) == (True, "rule", "first")
     assert rule.custom["effective_on"] == "2024-01-01T00:00:00Z"
     assert (package.of_rule, package.scope, package.path) == (False, "package", ("a", "b"))
+    assert (rule.row, rule.column, package.row, package.column) == (10, 1, 3, 1)
+    assert [(term["type"], term["value"]) for term in rule.terms] == [
+        ("var", "data"),
+        ("string", "a"),
+        ("string", "b"),
+        ("string", "deny"),
+    ]
     assert package.content is not None
     assert package.content["title"] == "Package"
     assert (second.name, second.shape, second.supported) == ("warn", "number", False)

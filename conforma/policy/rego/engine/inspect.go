@@ -35,9 +35,12 @@ type ruleInfo struct {
 }
 
 type chainRef struct {
-	File        string           `json:"file"`
-	Row         int              `json:"row"`
-	Path        []string         `json:"path"`
+	File   string   `json:"file"`
+	Row    int      `json:"row"`
+	Column int      `json:"column"`
+	Path   []string `json:"path"`
+	// Terms is the path as OPA writes it: with the leading data, each with its type.
+	Terms       ast.Ref          `json:"terms"`
 	OfRule      bool             `json:"of_rule"`
 	Scope       string           `json:"scope,omitempty"`
 	Annotations *ast.Annotations `json:"annotations"`
@@ -100,7 +103,9 @@ func describe(rule *ast.Rule, chain ast.AnnotationsRefSet) ruleInfo {
 		entry := chainRef{
 			File:        ref.Location.File,
 			Row:         ref.Location.Row,
+			Column:      ref.Location.Col,
 			Path:        pathOf(ref.Path),
+			Terms:       ref.Path,
 			OfRule:      ref.GetRule() != nil,
 			Annotations: ref.Annotations,
 		}
