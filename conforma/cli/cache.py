@@ -9,6 +9,7 @@ import click
 
 from conforma.cli.cache_command import JSON, binary_size, cache_command, opened
 from conforma.cli.command import LazyGroup, refuse_words
+from conforma.report.numbers import counted
 
 if TYPE_CHECKING:
     from conforma.cache.totals import Totals
@@ -76,7 +77,7 @@ def info(ctx: click.Context, /, **flags: Any) -> None:
         ("Directory", f"{document['directory']} ({document['mode']})"),
         ("Size", f"{binary_size(found.total)} of {binary_size(cache.options.max_bytes)}"),
         *(
-            (_AREAS[area], f"{count} entries, {binary_size(found.bytes[area])}")
+            (_AREAS[area], f"{_entries(count)}, {binary_size(found.bytes[area])}")
             for area, count in found.entries.items()
         ),
         ("Leftovers", f"{found.partials} unfinished, {found.quarantined} quarantined"),
@@ -110,7 +111,7 @@ def verify(ctx: click.Context, /, **flags: Any) -> int:
     else:
         for name in bad:
             click.echo(f"bad, {fate}: {name}")
-        click.echo(f"{checked} entries, {binary_size(count)}: {len(bad)} bad")
+        click.echo(f"{_entries(checked)}, {binary_size(count)}: {len(bad)} bad")
     return 1 if bad else 0
 
 
@@ -132,7 +133,8 @@ def clear(ctx: click.Context, /, **flags: Any) -> None:
         freed = cache.upkeep().clear()
         left = cache.upkeep().inventory()
     kept = sum(left.entries.values()) + left.partials + left.quarantined
-    in_use = f"; {kept} files are in use and stay" if kept else ""
+    stay = "is in use and stays" if kept == 1 else "are in use and stay"
+    in_use = f"; {counted(kept, 'file')} {stay}" if kept else ""
     click.echo(f"freed {binary_size(freed)}{in_use}")
 
 
@@ -144,15 +146,19 @@ def _worth(totals: Totals) -> list[tuple[str, str]]:
     return [
         (
             "Hits",
-            f"{totals.hits} of {demands} reads ({totals.hit_rate:.0%}) "
-            f"in {totals.runs} runs since {_moment(totals.since)}",
+            f"{totals.hits:,} of {counted(demands, 'read')} ({totals.hit_rate:.0%}) "
+            f"in {counted(totals.runs, 'run')} since {_moment(totals.since)}",
         ),
         (
             "Saved",
             f"{binary_size(totals.saved_bytes)}; {binary_size(totals.network_bytes)} were downloaded "
-            f"in {totals.transfers} transfers",
+            f"in {counted(totals.transfers, 'transfer')}",
         ),
     ]
+
+
+def _entries(count: int) -> str:
+    return counted(count, "entry", "entries")
 
 
 def _moment(seconds: float) -> str:

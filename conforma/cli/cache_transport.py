@@ -16,6 +16,7 @@ from conforma.cli.command import Flag, refuse_words
 from conforma.cli.gotypes import GoInt
 from conforma.cli.options import Globals
 from conforma.errors import ConformaError, InputError
+from conforma.report.numbers import counted
 
 if TYPE_CHECKING:
     from conforma.cancellation import Cancellation
@@ -64,7 +65,7 @@ def prefetch(ctx: click.Context, /, **flags: Any) -> None:
                 images.prefetch(one, cancellation)
                 for one in images.children(reference) or (reference,)
             )
-            _say(settings, f"{image}: {layers} layers")
+            _say(settings, f"{image}: {counted(layers, 'layer')}")
 
         answers = in_parallel(
             list(dict.fromkeys(c.container_image for c in components)),
@@ -74,7 +75,7 @@ def prefetch(ctx: click.Context, /, **flags: Any) -> None:
         )
         stats = cache.stats
     click.echo(
-        f"fetched {binary_size(stats.network_bytes)}; {binary_size(stats.saved_bytes)} were there"
+        f"fetched {binary_size(stats.network_bytes)}; already there: {binary_size(stats.saved_bytes)}"
     )
     errors = [answer for answer in answers if isinstance(answer, ConformaError)]
     _raise_the_unexpected(answers)
@@ -169,8 +170,9 @@ def import_from(ctx: click.Context, /, **flags: Any) -> int:
         for text in sorted(done.bad):
             click.echo(f"bad, left out: {text}")
         click.echo(
-            f"{done.blobs} blobs, {binary_size(done.bytes)}, imported; {done.present} were there; "
-            f"{done.layers} layers are ready; {len(done.bad)} bad"
+            f"{counted(done.blobs, 'blob')}, {binary_size(done.bytes)}, imported; "
+            f"already there: {done.present}; "
+            f"{counted(done.layers, 'layer is', 'layers are')} ready; {len(done.bad)} bad"
         )
     return 1 if done.bad else 0
 
@@ -245,8 +247,10 @@ def _print_exported(place: str, done: Exported, *, as_json: bool) -> None:
     for text in bad:
         click.echo(f"bad, left out: {text}")
     click.echo(
-        f"{done.blobs} blobs, {binary_size(done.bytes)}, exported; {done.present} were there; "
-        f"{done.images} images are complete; {len(missing)} missing, {len(bad)} bad"
+        f"{counted(done.blobs, 'blob')}, {binary_size(done.bytes)}, exported; "
+        f"already there: {done.present}; "
+        f"{counted(done.images, 'image is', 'images are')} complete; "
+        f"{len(missing)} missing, {len(bad)} bad"
     )
 
 
@@ -258,7 +262,7 @@ def _progress(settings: Globals, what: str) -> Watch:
         nonlocal said
         if time.monotonic() - said >= _SAY_EVERY:
             said = time.monotonic()
-            _say(settings, f"{what} {done} of {of} blobs, {binary_size(moved)}")
+            _say(settings, f"{what} {done} of {counted(of, 'blob')}, {binary_size(moved)}")
 
     return watch
 

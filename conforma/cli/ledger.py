@@ -15,6 +15,7 @@ from conforma import gojson
 from conforma.cli.command import Flag, GoCommand, LazyGroup
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
 from conforma.errors import ConformaError, InputError
+from conforma.report.numbers import counted
 
 _DAY: Final = 86400.0
 _KEY = Flag(
@@ -195,8 +196,9 @@ def gc(ctx: click.Context, /, **_: Any) -> None:
     with Ledger(Path(directory)) as ledger:
         removed = collect(ledger)
     click.echo(
-        f"removed {removed.metadata} metadata files, {removed.targets} targets, "
-        f"{removed.records} records, {removed.leftovers} leftovers"
+        f"removed {counted(removed.metadata, 'metadata file')}, "
+        f"{counted(removed.targets, 'target')}, {counted(removed.records, 'record')}, "
+        f"{counted(removed.leftovers, 'leftover')}"
     )
 
 

@@ -11,6 +11,7 @@ import click
 from conforma.cli.command import Flag
 from conforma.cli.ledger import command_of, words
 from conforma.errors import InputError
+from conforma.report.numbers import counted
 
 _ROOT = Flag(
     ["--root"],
@@ -83,8 +84,9 @@ def verify(ctx: click.Context, /, **flags: Any) -> None:
     with Ledger(Path(directory), root=root) as ledger:
         found = inspection.verify(ledger, key)
     click.echo(
-        f"version {found.version}: {found.bins} bins, {found.targets} summaries "
-        f"({found.bytes} bytes), all verified"
+        f"version {found.version}: {counted(found.bins, 'bin')}, "
+        f"{counted(found.targets, 'summary', 'summaries')} "
+        f"({counted(found.bytes, 'byte')}), all verified"
     )
 
 

@@ -11,6 +11,7 @@ from conforma.cli.mirror_progress import size_text
 from conforma.errors import ConformaError
 from conforma.mirror.tally import Tally, Totals, affected
 from conforma.mirror.verification import Proof
+from conforma.report.numbers import counted
 from conforma.report.wrapping import harmless_line
 
 _MOST: Final = 20
@@ -29,7 +30,7 @@ def what_is_missing(tally: Tally) -> ConformaError | None:
         told = item.reason if item.reason.startswith(str(item.target)) else f"{item}: {item.reason}"
         lines.append(f"{told} (needed by {named}{more})")
     if len(failed) > _MOST:
-        lines.append(f"and {len(failed) - _MOST} more failures")
+        lines.append(f"and {counted(len(failed) - _MOST, 'more failure')}")
     error = ConformaError(
         "\n".join(lines), hint="run the command again: it moves only what is missing"
     )
@@ -76,17 +77,16 @@ def print_summary(tally: Tally, proof: Proof | None, seconds: float, output: str
         click.echo(json.dumps(document, indent=2))
         return
     parts = " + ".join(f"{count} {state}" for state, count in totals.by_state.items())
-    count = len(tally.plan.images)
-    click.echo(f"{count} image{'' if count == 1 else 's'}: planned {totals.planned} = {parts}")
-    mounted = f", {totals.mounted} blobs mounted" if totals.mounted else ""
+    click.echo(f"{counted(len(tally.plan.images), 'image')}: planned {totals.planned} = {parts}")
+    mounted = f", {counted(totals.mounted, 'blob')} mounted" if totals.mounted else ""
     click.echo(
         f"moved {size_text(totals.bytes_moved)} of {size_text(totals.bytes_total)}"
         f"{mounted}, in {seconds:.1f} s"
     )
     if proof is not None and not proof.problems:
         click.echo(
-            f"verified {proof.names} names, {proof.manifests} manifests, "
-            f"{proof.blobs} blobs, {size_text(proof.bytes)}"
+            f"verified {counted(proof.names, 'name')}, {counted(proof.manifests, 'manifest')}, "
+            f"{counted(proof.blobs, 'blob')}, {size_text(proof.bytes)}"
         )
 
 

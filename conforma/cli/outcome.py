@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from conforma.errors import ConformaError, Interrupted
+from conforma.report.numbers import counted
 from conforma.validate.result import Report
 
 _REPEATED: Final = 5
@@ -91,7 +92,7 @@ def raise_unless_passed(report: Report, *, strict: bool) -> None:
         errors.append(error)
     errors.extend(
         ConformaError(
-            f"the same for {count - _named(message)} more components: {message.splitlines()[0]}"
+            f"the same for {counted(count - _named(message), 'more component')}: {message.splitlines()[0]}"
         )
         for message, count in counts.items()
         if count > _named(message)

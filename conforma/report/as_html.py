@@ -16,7 +16,8 @@ from importlib.resources import files
 from typing import Final
 
 from conforma.report import html_findings
-from conforma.report.html_text import counted, escaped, filter_link, line, message
+from conforma.report.html_text import escaped, filter_link, line, message
+from conforma.report.numbers import counted
 from conforma.validate.result import ComponentResult, Report
 
 # Class, mark and words of each outcome.

@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from conforma.findings import Finding
 from conforma.policy.presentation import exclude_items
-from conforma.report.html_text import counted, filter_link, line, message, prose
+from conforma.report.html_text import filter_link, line, message, prose
+from conforma.report.numbers import counted
 from conforma.report.rule_texts import RuleText
 from conforma.validate.result import ComponentResult
 

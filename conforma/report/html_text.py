@@ -56,11 +56,6 @@ def prose(text: str) -> str:
     return "".join(pieces)
 
 
-def counted(number: int, thing: str) -> str:
-    """Such as ``1 finding`` and ``2 findings``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def filter_link(component: str) -> str:
     """The address within the page that shows one component only."""
     return f"#filter?component={quote(harmless_line(component), safe='')}"

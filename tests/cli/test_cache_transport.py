@@ -156,12 +156,25 @@ def test_a_second_export_adds_what_is_missing_and_a_second_import_nothing(warm: 
     assert (again["blobs"], again["bytes"], again["present"]) == (0, 0, 7)
 
 
+def test_one_thing_is_told_as_one(warm: Shop) -> None:
+    place = str(warm.directory / "layout")
+    done = cache(warm, "export", layers(warm, "web")[0], place)
+    assert done.out.startswith("1 blob, ")
+    assert done.out.endswith(
+        "exported; already there: 0; 0 images are complete; 0 missing, 0 bad\n"
+    )
+    done = cache(warm, "import", place, directory="there")
+    assert done.out.startswith("1 blob, ")
+    assert done.out.endswith("imported; already there: 0; 0 layers are ready; 0 bad\n")
+    assert cache(warm, "verify", directory="there").out.startswith("1 entry, ")
+
+
 def test_a_manifest_is_exported_with_all_that_belongs_to_it(warm: Shop) -> None:
     place = warm.directory / "layout"
     digest = warm.components[0]["containerImage"].partition("@")[2]
     done = cache(warm, "export", digest, str(place))
     assert done.status == 0
-    assert "1 images are complete" in done.out
+    assert "1 image is complete" in done.out
     wanted = {Digest.parse(text).hex for text in (digest, *layers(warm, "web"))}
     assert wanted < blobs_below(place).keys()
     assert len(blobs_below(place)) == 4
@@ -191,7 +204,7 @@ def test_what_is_not_in_the_cache_is_named_and_the_rest_exported(warm: Shop) -> 
     done = cache(warm, "export", "--images", snapshot(warm), str(place))
     assert done.status == 1
     assert f"not in the cache: {gone} (layer of {warm.server.host}/shop/api@" in done.out
-    assert "6 blobs" in done.out and "1 images are complete" in done.out
+    assert "6 blobs" in done.out and "1 image is complete" in done.out
     names = [e.repository for e in Layout.open(f"oci:{place}").entries]
     assert names == [f"{warm.server.host}/shop/web"]
     unknown = Digest.of(b"nobody has this")
