@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from conforma.cli.command import Flag, GoCommand
+from conforma.cli.command import Flag, GoCommand, timeout_given
 from conforma.cli.gotypes import GoBool
-from conforma.cli.options import Globals, cache_choice
+from conforma.cli.options import cache_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,10 +72,8 @@ def opened(
     options = CacheOptions(directory=directory, **choices)
     if choice.max_bytes is not None:
         options = replace(options, max_bytes=choice.max_bytes)
-    limited = ctx.get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
     with ExitStack() as stack:
-        timeout = Globals(**ctx.obj).timeout if limited else None
-        cancellation = stack.enter_context(run_until_told(timeout))
+        cancellation = stack.enter_context(run_until_told(timeout_given(ctx)))
         cache = stack.enter_context(SafeCache.open(options, cancellation))
         if writing and not cache.store.writable:
             raise CacheUnusable(

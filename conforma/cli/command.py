@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import click
 
-from conforma.cli.gotypes import GoBool, GoText, GoType
+from conforma.cli.gotypes import Duration, GoBool, GoText, GoType
 from conforma.errors import InputError
 from conforma.gotext import quoted
 
@@ -162,6 +162,12 @@ class LazyGroup(click.Group):
 def _print_help(ctx: click.Context) -> NoReturn:
     click.echo(ctx.get_help())
     ctx.exit()
+
+
+def timeout_given(ctx: click.Context) -> Duration | None:
+    """The ``--timeout`` of a command that has no limit of its own; ``None`` if it was not given."""
+    given = ctx.get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
+    return cast(Duration, ctx.obj["timeout"]) if given else None
 
 
 def refuse_words(ctx: click.Context) -> None:

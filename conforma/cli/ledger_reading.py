@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from conforma.cli.command import Flag
+from conforma.cli.command import Flag, timeout_given
 from conforma.cli.ledger import command_of, words
 from conforma.errors import InputError
 from conforma.report.numbers import counted
@@ -93,12 +93,13 @@ def verify(ctx: click.Context, /, **flags: Any) -> None:
 @command_of(
     "serve",
     "DIRECTORY",
-    "Serve a ledger over HTTP, until Ctrl-C.",
+    "Serve a ledger over HTTP, until Ctrl-C, or for as long as --timeout says if that is given.",
     Flag(["--listen"], default="127.0.0.1:8080", help="Address and port; port 0 for any."),
 )
 @click.pass_context
 def serve(ctx: click.Context, /, **flags: Any) -> None:
     """Serve metadata and targets, and nothing else."""
+    from conforma.cli.signals import run_until_told
     from conforma.ledger import web
     from conforma.ledger.ledger import read_config
 
@@ -106,11 +107,15 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     read_config(Path(directory))
     host, _, port = flags["listen"].rpartition(":")
     if not port.isdigit():
-        raise InputError(f"--listen: {flags['listen']} is not HOST:PORT")
-    with web.serve(Path(directory), host.strip("[]") or "127.0.0.1", int(port)) as server:
+        raise InputError(
+            f"--listen: {flags['listen']} is not HOST:PORT", hint="write it as 127.0.0.1:8080"
+        )
+    host = host or "127.0.0.1"
+    with (
+        run_until_told(timeout_given(ctx)) as cancellation,
+        web.serve(Path(directory), host.strip("[]"), int(port)) as server,
+    ):
         click.echo(f"serving {directory} at http://{host}:{server.server_port}")
         sys.stdout.flush()
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        cancellation.on_cancel(server.shutdown)
+        server.serve_forever()

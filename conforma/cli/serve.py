@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from conforma.cli.command import Flag, GoCommand
+from conforma.cli.command import Flag, GoCommand, timeout_given
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
 from conforma.cli.options import CacheChoice, Globals, cache_choice
 from conforma.errors import InputError
@@ -83,7 +83,8 @@ class ServeOptions:
     help="Serve images of other registries, read only: each blob is downloaded once, however many "
     "clients want it, kept in the layer cache, and sent on while it arrives. For skopeo, podman, "
     "containerd and conforma itself. /healthz and /metrics are for those who watch it.\n\n"
-    "Runs until it is told to stop (SIGINT or SIGTERM); then it lets running answers end.",
+    "Runs until it is told to stop (SIGINT or SIGTERM), or for as long as --timeout says if that is "
+    "given; then it lets running answers end.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> int:
@@ -100,19 +101,27 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     options = ServeOptions(cache=cache, **flags)
     with ExitStack() as stack:
         stop = threading.Event()
-        host = start(stack, options, settings, stop)
+        host = start(stack, options, settings, stop, timeout_given(ctx))
         click.echo(f"serving {', '.join(options.upstream)} on {host}")
         stop.wait()
     return 0
 
 
-def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: threading.Event) -> str:
-    """Serve until ``stack`` closes; returns ``address:port``. A signal sets ``stop``.
+def start(
+    stack: ExitStack,
+    options: ServeOptions,
+    settings: Globals,
+    stop: threading.Event,
+    timeout: Duration | None = None,
+) -> str:
+    """Serve until ``stack`` closes; returns ``address:port``.
+
+    A signal sets ``stop``, and so does the end of ``timeout``.
 
     Raises ``InputError`` for flags that contradict each other.
     """
     from conforma.cancellation import Cancellation
-    from conforma.cli.signals import stopping_on_signals
+    from conforma.cli.signals import run_until_told
     from conforma.cli.wiring import open_layers
     from conforma.serve.landing import Landings
     from conforma.serve.metrics import Metrics
@@ -120,8 +129,8 @@ def start(stack: ExitStack, options: ServeOptions, settings: Globals, stop: thre
     from conforma.serve.upstreams import Upstream, Upstreams
 
     upstreams = Upstreams([Upstream.parse(text) for text in options.upstream])
-    asked = Cancellation()  # to stop serving; upstream is cut only after the last answer
-    stack.enter_context(stopping_on_signals(asked))
+    # To stop serving; upstream is cut only after the last answer.
+    asked = stack.enter_context(run_until_told(timeout))
     asked.on_cancel(stop.set)
     cancellation = Cancellation()
     registry = stack.enter_context(_upstream_client(options, settings, cancellation))

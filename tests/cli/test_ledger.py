@@ -172,3 +172,13 @@ def test_serve_is_read_over_http(ledger: Path, tmp_path: Path) -> None:
                 assert answer.status == 200
         finally:
             server.terminate()
+    assert server.returncode == 0
+
+
+@pytest.mark.slow
+def test_serving_ends_in_peace_when_its_time_is_up(ledger: Path) -> None:
+    for words in (["ledger", "serve", str(ledger)], ["serve", "--upstream=127.0.0.1:9"]):
+        command = [sys.executable, "-m", "conforma", *words, "--listen=127.0.0.1:0"]
+        done = subprocess.run([*command, "--timeout=100ms"], capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"serving ")
