@@ -30,6 +30,8 @@ from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry, RegistryOptions
 from conforma.serve.auth import BearerAuth
 from conforma.serve.registry import RegistryServer
+from conforma.validate.growth import Growth
+from conforma.validate.pool import in_parallel
 
 # Serves one manifest under many tags and tells, for each line read, what was asked since.
 SERVER = """
@@ -117,7 +119,14 @@ def ours(references: list[Reference], workers: int, *, bodies: bool = False) -> 
     options = RegistryOptions(environment={}, small_requests=max(workers, 1))
     with Registry(options, Cancellation()) as registry:
         ask: Callable[[Reference], object] = registry.manifest if bodies else registry.head
-        return timed(ask, references, workers)
+        if workers <= 1:
+            return timed(ask, references, workers)
+        started, before = time.perf_counter(), cpu()
+        answers = in_parallel(  # as `conforma lookup` does
+            references, ask, workers=workers, cancellation=Cancellation(), growth=Growth()
+        )
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        return time.perf_counter() - started, cpu() - before
 
 
 def plain_httpx(references: list[Reference], workers: int) -> tuple[float, float]:
@@ -193,13 +202,14 @@ def compare(options: Options, latency: int) -> None:
         each = {name: sorted(used)[len(used) // 2] / count for name, used in processor.items()}
         server.asked()
         ours(references, workers)
-        requests, _, _ = server.asked()
+        requests, _, at_once = server.asked()
         ours(references, workers, bodies=True)
         with_bodies, size, _ = server.asked()
     table(
-        f"{count} tags of one repository, {latency} ms latency, {workers} threads",
+        f"{count} tags of one repository, {latency} ms latency, at most {workers} threads",
         [
             ("wall, ours", f"{walls['ours']:.2f} s", ""),
+            ("most requests at once", str(at_once), f"<= {workers}"),
             ("requests per tag", f"{requests / count:.3f}", "= 1 (HEAD)"),
             ("requests per tag, manifests read", f"{with_bodies / count:.3f}", "<= 1 + 1/tags"),
             ("bodies read", f"{size} B", "one manifest, shared by all tags"),

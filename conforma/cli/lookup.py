@@ -163,6 +163,7 @@ def _run(
     from conforma.cli.lookup_output import printer
     from conforma.oci.lookup import look_up
     from conforma.oci.reference import Reference
+    from conforma.validate.growth import Growth
     from conforma.validate.pool import in_parallel
 
     references: list[Reference | ConformaError] = []
@@ -183,7 +184,7 @@ def _run(
 
     try:
         for outcome in in_parallel(
-            range(len(texts)), work, workers=workers, cancellation=cancellation
+            range(len(texts)), work, workers=workers, cancellation=cancellation, growth=Growth()
         ):
             if outcome is not None:
                 raise outcome

@@ -9,7 +9,6 @@ performance.md, section 3, and DESIGN.md.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Work on many things at once with a fixed number of threads that can always be left behind.
+"""Work on many things at once with a bounded number of threads that can always be left behind.
 
 The threads are daemons and nobody joins them for ever, so that a thread that
 is stuck in a system call cannot delay the end of an interrupted run.
@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from conforma.cancellation import Cancellation
 from conforma.errors import ConformaError
+from conforma.validate.growth import Growth
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,25 +27,27 @@ def in_parallel(
     *,
     workers: int,
     cancellation: Cancellation,
+    growth: Growth | None = None,
 ) -> list[R | Exception]:
     """What ``work`` returned or raised for each item, in the order of the items.
 
     At most ``workers`` threads (at least one) run at the same time, and with
-    enough items exactly that many, if the machine has them. When the run is to stop, no further item is
-    begun, and an item without an answer gets the error that says why.
+    enough items exactly that many, if the machine has them; with ``growth``
+    one begins, and as many more as it wants from time to time. When the run is
+    to stop, no further item is begun, and an item without an answer gets the
+    error that says why.
     """
     if not items:
         return []
     pool = _Pool(items, work, cancellation)
     unregister = cancellation.on_cancel(pool.wake.set)
     try:
-        for number in range(min(max(workers, 1), len(items))):
-            try:
-                threading.Thread(target=pool.run, name=f"worker-{number}", daemon=True).start()
-            except RuntimeError:
-                if number == 0:
-                    raise
-                break  # no more threads to be had; those that run do all the work
+        most = min(max(workers, 1), len(items))
+        wanted = most if growth is None else 1
+        while pool.man(wanted) and wanted < most and growth is not None:
+            if pool.wake.wait(growth.pause):
+                break
+            wanted = min(growth.wanted(wanted), most)
         pool.wake.wait()
         if cancellation.cancelled:
             pool.finished.wait(_GRACE)
@@ -65,11 +68,28 @@ class _Pool(Generic[T, R]):
         self._lock = threading.Lock()
         self._next = 0
         self._answers: dict[int, R | Exception] = {}
+        self._threads = 0
         self._stopped = False
         self.finished = threading.Event()
         self.wake = threading.Event()
 
-    def run(self) -> None:
+    def man(self, threads: int) -> bool:
+        """Whether so many threads run now; those that do run do all the work.
+
+        Raises ``RuntimeError`` if there is not even one to be had.
+        """
+        while self._threads < threads:
+            name = f"worker-{self._threads}"
+            try:
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError:
+                if self._threads == 0:
+                    raise
+                return False
+            self._threads += 1
+        return True
+
+    def _run(self) -> None:
         """Take one item after the other until there are none or the run is to stop."""
         while (index := self._take()) is not None:
             try:
