@@ -166,8 +166,10 @@ class Index:
             self._hurry.set()
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="cache index", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="cache index", daemon=True)
+                with contextlib.suppress(RuntimeError):  # no thread to be had: the next task tries
+                    thread.start()
+                    self._thread = thread
 
     def _serve(self) -> None:
         database = self._open()

@@ -222,7 +222,8 @@ class SingleFlight(Generic[T]):
         Used when the cache is closed.
         """
         with self.lock:
-            threads = dict(self._threads)
+            # One that has not begun yet, or for which there is no thread, cannot be joined.
+            threads = {t: flight for t, flight in self._threads.items() if t.ident is not None}
         deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))

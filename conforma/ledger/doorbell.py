@@ -40,8 +40,9 @@ class Doorbell:
             with contextlib.suppress(OSError):
                 aside.unlink()
             return False
-        self._thread = threading.Thread(target=self._listen, name="conforma-doorbell", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._listen, name="conforma-doorbell", daemon=True)
+        thread.start()
+        self._thread = thread
         return True
 
     def take_down(self) -> None:

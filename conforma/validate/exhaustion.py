@@ -16,7 +16,11 @@ _SHORTAGES: Final = {
     errno.EMFILE: ("too many open files", f"{_FEWER}, or raise the limit (ulimit -n)"),
     errno.ENFILE: ("the machine has too many open files", _FEWER),
     errno.ENOMEM: ("out of memory", _FEWER),
-    errno.EAGAIN: ("no more threads or processes", f"{_FEWER}, or raise the limit (ulimit -u)"),
+    # A thread needs a stack, so the limit of memory may be what it met.
+    errno.EAGAIN: (
+        "no more threads or processes",
+        f"{_FEWER}, or raise the limits of processes (ulimit -u) and of memory (ulimit -v, ulimit -d)",
+    ),
     errno.ENOSPC: ("no space left on device", "free some space, or move TMPDIR and --cache-dir"),
     errno.EDQUOT: ("disk quota exceeded", "free some space, or move TMPDIR and --cache-dir"),
 }

@@ -298,3 +298,19 @@ def test_a_damaged_index_costs_recency_and_nothing_else(tmp_path: Path, damage: 
         assert upstream.requests == 1
         assert again.usage().entries > 0
     again.close()
+
+
+def test_without_a_thread_for_the_facts_everything_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "cache index":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    index = Index(tmp_path / "index", writable=True)
+    index.used(Key("blobs", "sha256", "a" * 64))
+    index.close()

@@ -124,8 +124,13 @@ class EngineProcess:
             target=self._listen, name="conforma-engine-complaints", daemon=True
         )
         self._reader = threading.Thread(target=self._read, name="conforma-engine", daemon=True)
-        self._listener.start()
-        self._reader.start()
+        try:
+            self._listener.start()
+            self._reader.start()
+        except RuntimeError:  # no more threads; the child must not outlive the attempt
+            self._child.kill()
+            self._child.wait()
+            raise
 
     @property
     def pid(self) -> int:

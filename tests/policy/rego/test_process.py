@@ -16,6 +16,7 @@ import pytest
 from conforma.errors import EngineError
 from conforma.policy.rego import engine as engine_module
 from conforma.policy.rego.engine import Engine, Input, Shared
+from conforma.validate.exhaustion import explained
 
 Write = Callable[..., Path]
 
@@ -238,3 +239,27 @@ def test_an_engine_of_another_protocol_is_refused(
     monkeypatch.setenv("CONFORMA_ENGINE", str(old))
     with Engine.start() as engine, pytest.raises(EngineError, match="protocol 99"):
         assert engine.opa_version
+
+
+def test_without_threads_to_read_it_the_child_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    begin = subprocess.Popen.__init__
+
+    def begun(child: subprocess.Popen[bytes], *words: object, **members: object) -> None:
+        begin(child, *words, **members)  # type: ignore[call-overload]
+        children.append(child)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", begun)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread") as caught:
+        Engine.start()
+    explanation = explained(caught.value)
+    assert explanation is not None and explanation.hint is not None
+    assert all(limit in explanation.hint for limit in ("ulimit -u", "ulimit -v", "--workers"))
+    (child,) = children
+    assert child.returncode is not None
