@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from conforma.cli.cache_command import JSON, binary_size, cache_command, opened
+from conforma.cli.cache_command import JSON, cache_command, opened
 from conforma.cli.command import LazyGroup, refuse_words
-from conforma.report.numbers import counted
+from conforma.report.numbers import binary_size, counted
 
 if TYPE_CHECKING:
     from conforma.cache.totals import Totals

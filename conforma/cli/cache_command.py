@@ -97,13 +97,3 @@ def _refuse_foreign(directory: Path) -> None:
             f"{directory} holds other things and no cache",
             hint="name the directory of a cache with --cache-dir or EC_CACHE_DIR",
         )
-
-
-def binary_size(count: int) -> str:
-    """A number of bytes for people."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from conforma.cli.cache_command import JSON, binary_size, cache_command, opened
+from conforma.cli.cache_command import JSON, cache_command, opened
 from conforma.cli.command import Flag, refuse_words
 from conforma.cli.gotypes import GoInt
 from conforma.cli.options import Globals
 from conforma.errors import ConformaError, InputError
-from conforma.report.numbers import counted
+from conforma.report.numbers import binary_size, counted
 
 if TYPE_CHECKING:
     from conforma.cancellation import Cancellation

@@ -9,6 +9,7 @@ from typing import Any, Final, TextIO
 
 from conforma.errors import AccessDenied, ConformaError, InputError, NotFound
 from conforma.oci.lookup import KINDS, Found
+from conforma.report.numbers import binary_size
 from conforma.report.wrapping import harmless_line
 
 Answer = Found | ConformaError
@@ -181,7 +182,7 @@ def _row(text: str, answer: Answer) -> tuple[str, ...]:
     return (
         _shown(text),
         str(answer.described.digest),
-        _bytes(answer.content if answer.content is not None else answer.described.size),
+        binary_size(answer.content if answer.content is not None else answer.described.size),
         harmless_line(_listed(answer.platforms)),
         *("?" if count is None else str(count) for count in counts),
     )
@@ -206,16 +207,7 @@ def _listed(names: tuple[str, ...] | None) -> str:
 
 
 def _size(found: Found) -> str:
-    manifest = _bytes(found.described.size)
+    manifest = binary_size(found.described.size)
     if found.content is None:
         return manifest
-    return f"{_bytes(found.content)}, and {manifest} of manifest"
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    return f"{binary_size(found.content)}, and {manifest} of manifest"

@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -148,6 +149,8 @@ def _location(result: ComponentResult) -> dict[str, Any]:
     }
 
 
+# Asked for each finding; a report has many findings on few images.
+@lru_cache(maxsize=128)
 def _repository(image: str) -> str:
     """The repository of an image, or the text as given if it is no reference."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Outcome:
     status: int
     out: str
     err: str
+
+    @property
+    def lasting(self) -> str:
+        """The text report without its last line, which tells what the cache saved this time."""
+        return re.sub(r"^Cache: .*\n\Z", "", self.out, flags=re.MULTILINE)
 
     @property
     def report(self) -> dict[str, Any]:

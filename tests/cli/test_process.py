@@ -264,7 +264,7 @@ def test_an_odd_environment_changes_nothing(
     done = run_program(shop.arguments(images=str(file), output=output), changes=changes)
     assert (done.status, done.err) == (0, "")
     if output == "text":
-        assert done.out == expected.out
+        assert done.lasting == expected.lasting
     else:
         assert done.report["components"] == expected.report["components"]
 

@@ -33,8 +33,8 @@ def test_details_are_in_the_reports_that_exist_for_them_and_not_in_the_others(sh
 @pytest.mark.parametrize("name", ["text", "junit", "yaml"])
 def test_asking_for_details_elsewhere_changes_nothing_here(shop: Shop, name: str) -> None:
     shop.publish("web", labels={"debug": "true"})
-    alone = shop.validate(output=name).out
-    together = shop.validate(f"--output=html={shop.directory / 'page.html'}", output=name).out
+    alone = shop.validate(output=name).lasting
+    together = shop.validate(f"--output=html={shop.directory / 'page.html'}", output=name).lasting
 
     def timeless(text: str) -> str:
         return re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "", text)
