@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "opa": ("conforma.cli.opa:command", "Open Policy Agent with the functions of conforma"),
     "serve": ("conforma.cli.serve:command", "Serve images of other registries from the cache"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
+    "track": ("conforma.cli.track:command", "Record which Tekton tasks are trusted"),
     "validate": ("conforma.cli.validate:command", "Validate images before their release"),
     "version": ("conforma.cli.version:command", "Print version information"),
 }

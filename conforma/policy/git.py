@@ -46,6 +46,8 @@ _SETTINGS: Final = (
     "fetch.recurseSubmodules=false",
     "gc.auto=0",
     "advice.detachedHead=false",
+    "log.follow=false",
+    "log.showSignature=false",
 )
 _ABSENT: Final = re.compile(
     r"not found|does not exist|does not appear to be a git repository|No such file", re.IGNORECASE
@@ -88,7 +90,7 @@ class Git:
         wanted = Repository.parse(source)
         git_dir, tree = scratch / "git", scratch / "tree"
         tree.mkdir(parents=True)
-        self._run(["init", "--quiet", "--bare", "--template=", "--", str(git_dir)])
+        self._init(git_dir)
         # This file outranks .gitattributes, which could otherwise have content
         # rewritten on its way to the disk.
         (git_dir / "info").mkdir(exist_ok=True)
@@ -105,6 +107,34 @@ class Git:
             )
         TreeCopy(self._cancellation, inside=tree).run(chosen, destination)
         return commit
+
+    def fetch_history(self, url: str, git_dir: Path) -> None:
+        """Put the history of the default branch of ``url`` into the new directory ``git_dir``.
+
+        File contents are left out where the server can do that. Raises
+        ``PolicyError`` for what the server says is not there,
+        ``SourceUnavailable`` if it could not be asked.
+        """
+        self._init(git_dir)
+        command = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]
+        self._ask([*command, "--filter=blob:none", "--", url, "HEAD"], git_dir, Repository(url))
+
+    def last_change(self, git_dir: Path, path: str) -> str | None:
+        """The newest commit of a fetched history, merges aside, that gave the file its content.
+
+        ``None`` if no commit did. Raises ``SourceUnavailable`` if git fails.
+        """
+        only = ["--max-count=1", "--format=%H", "--no-merges", "--no-renames", "--diff-filter=AMT"]
+        place = ["--", f":(literal){path}"]
+        commit = self._run(["log", *only, "FETCH_HEAD", *place], git_dir).strip()
+        if not commit:
+            return None
+        entry = self._run(["ls-tree", "--full-tree", "-z", commit, *place], git_dir)
+        mode_and_kind, _, name = entry.removesuffix("\0").partition("\t")
+        return commit if name == path and " blob " in mode_and_kind else None
+
+    def _init(self, git_dir: Path) -> None:
+        self._run(["init", "--quiet", "--bare", "--template=", "--", str(git_dir)])
 
     def _commit(self, wanted: Repository, git_dir: Path) -> str:
         """Fetch what is wanted, as little as the server allows; returns the commit."""
@@ -178,10 +208,11 @@ class Git:
 
     def _run(
         self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None
-    ) -> None:
-        status, _, error = self._git(arguments, git_dir, tree)
+    ) -> str:
+        status, out, error = self._git(arguments, git_dir, tree)
         if status != 0:
             raise SourceUnavailable(f"error cloning repository: git {arguments[0]}: {_last(error)}")
+        return out
 
     def _git(
         self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None

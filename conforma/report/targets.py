@@ -135,6 +135,18 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
         raise unread
 
 
+def write_file(path: str, data: bytes) -> None:
+    """``path`` holds ``data``; if that fails, what it held before.
+
+    Raises ``InputError``, or ``ResourcesExhausted`` if the disk fails.
+    """
+    try:
+        with _replacing(path) as file:
+            file.write(data)
+    except OSError as cause:
+        raise _failed(path, cause) from cause
+
+
 def _write(pieces: Iterator[Piece], file: BinaryIO) -> None:
     """All pieces, and a newline if they do not end with one."""
     last = b""

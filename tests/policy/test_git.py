@@ -338,3 +338,54 @@ def test_without_git_the_message_says_so(tmp_path: Path) -> None:
     error = failure("git::h/r", tmp_path, {"PATH": str(tmp_path)})
     assert error.message == "error cloning repository: git is not installed"
     assert error.exit_status == 3
+
+
+@pytest.fixture
+def history(upstream: Path, tmp_path: Path) -> tuple[Git, Path, dict[str, str]]:
+    """A fetched history in which the last word about each file has another reason."""
+    made = {"both": commit(upstream, {"t.yaml": "1", "gone.yaml": "1", "old.yaml": "same"})}
+    git(upstream, "checkout", "-q", "-b", "side")
+    made["side"] = commit(upstream, {"side.yaml": "1"})
+    git(upstream, "checkout", "-q", "main")
+    made["second"] = commit(upstream, {"t.yaml": "2"})
+    git(upstream, "merge", "-q", "--no-ff", "-m", "m", "side")
+    git(upstream, "mv", "old.yaml", "new.yaml")
+    git(upstream, "rm", "-q", "gone.yaml")
+    made["moved"] = commit(upstream, {})
+    made["empty"] = commit(upstream, {})
+    fetcher, place = Git(Cancellation(), FAST), tmp_path / "history"
+    fetcher.fetch_history(f"file://{upstream}", place)
+    return fetcher, place, made
+
+
+@pytest.mark.parametrize(
+    ("path", "changed_in"),
+    [
+        ("t.yaml", "second"),
+        ("side.yaml", "side"),
+        ("new.yaml", "moved"),
+        ("old.yaml", "both"),
+        ("gone.yaml", "both"),
+        ("never.yaml", None),
+        ("policy", None),
+        ("*.yaml", None),
+    ],
+)
+def test_the_last_change_of_a_file_is_the_commit_that_made_it_what_it_is(
+    history: tuple[Git, Path, dict[str, str]], path: str, changed_in: str | None
+) -> None:
+    fetcher, place, made = history
+    assert fetcher.last_change(place, path) == (changed_in and made[changed_in])
+
+
+def test_a_history_comes_from_a_server_without_contents(
+    server: Service, upstream: Path, tmp_path: Path
+) -> None:
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    fetcher, place = Git(Cancellation(), FAST, server.environment), tmp_path / "history"
+    fetcher.fetch_history(f"https://{server.host}/team/rules.git", place)
+    asked = len(server.log)
+    assert fetcher.last_change(place, "top.txt") == git(upstream, "rev-parse", "main")
+    assert len(server.log) == asked, "contents were fetched one by one"
+    kinds = git(place, "cat-file", "--batch-all-objects", "--batch-check=%(objecttype)")
+    assert set(kinds.split()) == {"commit", "tree"}
