@@ -19,10 +19,11 @@ from typing import Final
 # (processor time in brackets): 1 thread 196 (102), 2 145 (122), 4 117 (105), 6 106 (99),
 # 8 145 (131), 16 180 (166); wrk, 101.
 _BUSY: Final = 0.7
-# Answers do not come evenly: with as many threads again somebody always has one.
+# Answers do not come evenly: with so many threads more, somebody nearly always has one.
 _SPARE: Final = 2
-# In seconds. The first look sees dozens of questions to a server next door; who has
-# enough threads looks ever less often, but notices a server that becomes slow.
+# In seconds. The first look sees dozens of questions to a server next door. A short one
+# may see a moment in which the machine was busy with something else, and no thread is ever
+# taken away, so the next ones are longer unless it is plain that we only wait.
 _FIRST_LOOK: Final = 0.005
 _LAST_LOOK: Final = 0.1
 # When we look first, no answer may be here yet: not all threads at once.
@@ -52,8 +53,10 @@ class Growth:
         last_now, last_used = self._last
         self._last = now, used = self._now(), self._used()
         busy = (used - last_used) / max(now - last_now, 1e-9)
+        if busy * _STEP < 1:
+            self.pause = _FIRST_LOOK
+            return _STEP * running
+        self.pause = min(2 * self.pause, _LAST_LOOK)
         if busy >= _BUSY:
-            self.pause = min(2 * self.pause, _LAST_LOOK)
             return running
-        self.pause = _FIRST_LOOK
-        return min(math.ceil(_SPARE * running / max(busy, 1e-9)), _STEP * running)
+        return min(math.ceil(running / busy) + _SPARE, _STEP * running)

@@ -31,8 +31,8 @@ def clock(*moments: float) -> Callable[[], float]:
         (0.0, 1, 4),  # nothing but waiting: no more than four times as many at once
         (0.05, 4, 16),
         (0.5, 1, 4),  # a server next door
-        (0.6, 2, 7),
-        (0.69, 8, 24),
+        (0.6, 2, 6),
+        (0.69, 8, 14),
         (0.7, 1, 1),
         (1.0, 4, 4),
         (1.8, 16, 16),  # processor time without the interpreter's lock counts as well
@@ -48,8 +48,8 @@ def test_each_look_judges_what_happened_since_the_one_before() -> None:
     assert [growth.wanted(3), growth.wanted(3), growth.wanted(12)] == [3, 12, 12]
 
 
-def test_who_has_enough_looks_less_often_until_it_has_not() -> None:
-    used = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.0]
+def test_looks_get_rarer_until_there_is_nothing_but_waiting() -> None:
+    used = [0.0, 1.0, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 6.5]
     growth = Growth(clock(*map(float, range(9))), clock(*used))
     pauses = [growth.pause]
     for _ in used[1:]:
