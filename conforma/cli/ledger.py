@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from conforma import gojson
+from conforma.cli.cache_command import JSON
 from conforma.cli.command import Flag, GoCommand, LazyGroup
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
 from conforma.errors import ConformaError, InputError
@@ -23,6 +24,10 @@ _KEY = Flag(
     default="",
     help="Online key: a PEM file, env:NAME or the URI of a key management service "
     "(CONFORMA_LEDGER_KEY); its passphrase is in CONFORMA_LEDGER_PASSPHRASE.",
+)
+_SUMMARIES: Final = (
+    "after the directory of the ledger name the summaries that conforma validate image --vsa signed; "
+    "it leaves them where --attestation-output-dir says"
 )
 
 
@@ -112,9 +117,9 @@ def publish(ctx: click.Context, /, **flags: Any) -> None:
                 body = Path(name).read_bytes()
                 summary = Summary.parse(body)
             except OSError as cause:
-                raise InputError(f"{name}: {cause.strerror}") from cause
+                raise InputError(f"{name}: {cause.strerror}", hint=_SUMMARIES) from cause
             except BadEvidence as cause:
-                raise InputError(f"{name}: {cause.message}") from cause
+                raise InputError(f"{name}: {cause.message}", hint=_SUMMARIES) from cause
             length, sha256 = ledger.inbox.store(summary.path, body)
             made = Operation(
                 numbering.next(), "publish", summary.path, length, sha256, about(summary)
@@ -147,16 +152,19 @@ def publish(ctx: click.Context, /, **flags: Any) -> None:
             raise together(errors)
 
 
-@command_of("status", "DIRECTORY", "Say how a ledger is: versions, dates and queue, as JSON.")
+@command_of(
+    "status", "DIRECTORY", "Say how a ledger is: versions, dates and queue, always as JSON.", JSON
+)
 @click.pass_context
-def status(ctx: click.Context, /, **_: Any) -> None:
+def status(ctx: click.Context, /, **flags: Any) -> None:
     """Print versions, dates and queue as JSON."""
     from conforma.ledger import inspection
     from conforma.ledger.ledger import Ledger
 
     (directory,) = words(ctx, 1, "the directory of the ledger")
     with Ledger(Path(directory)) as ledger:
-        click.echo(gojson.dumps(inspection.status(ledger), indent="  "))
+        found = inspection.status(ledger)
+    click.echo(gojson.dumps(found, indent="" if flags["as_json"] else "  "))
 
 
 @command_of(

@@ -106,7 +106,7 @@ def serve(ctx: click.Context, /, **flags: Any) -> None:
     (directory,) = words(ctx, 1, "the directory of the ledger")
     read_config(Path(directory))
     host, _, port = flags["listen"].rpartition(":")
-    if not port.isdigit():
+    if not port.isdigit() or int(port) > 65535:
         raise InputError(
             f"--listen: {flags['listen']} is not HOST:PORT", hint="write it as 127.0.0.1:8080"
         )

@@ -62,6 +62,10 @@ def read_config(directory: Path) -> Config:
     path = directory / CONFIG_FILE
     try:
         return Config.parse(path.read_bytes(), str(path))
+    except NotADirectoryError as cause:
+        raise LedgerError(
+            f"{directory} is a file", hint="name the directory of a ledger, before anything else"
+        ) from cause
     except OSError as cause:
         raise LedgerError(
             f"{path}: {cause.strerror}",

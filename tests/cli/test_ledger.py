@@ -130,6 +130,9 @@ def test_keys_are_replaced_in_two_steps(
         (["init", "x"], "--keys is missing"),
         (["init", "x", "--keys=y", "--bins=3"], "3 is not a power of two"),
         (["serve", "{}", "--listen=nothing"], "is not HOST:PORT"),
+        (["serve", "{}", "--listen=:99999"], "is not HOST:PORT"),
+        (["publish", "{}/ledger.json", "{}"], "/ledger.json is a file"),
+        (["publish", "{}", "{}/ledger.json"], "name the summaries that conforma validate image"),
         (["publish", "{}"], "nothing to publish"),
         (["publish", "{}", "none.json"], "none.json: No such file"),
         (["publish", "{}", "{}/ledger.json"], "is not a verification summary"),
@@ -153,6 +156,19 @@ def test_mistakes_are_explained(
     capsys.readouterr()
     assert run(["ledger", *(word.replace("{}", str(ledger)) for word in words)]) in (1, 3)
     assert message in capsys.readouterr().err
+
+
+def test_status_is_json_on_many_lines_or_one(
+    ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = []
+    for flags in ([], ["--json"]):
+        capsys.readouterr()
+        assert run(["ledger", "status", str(ledger), *flags]) == 0
+        printed.append(capsys.readouterr().out)
+    many, one = printed
+    assert len(many.splitlines()) > 1 == len(one.splitlines())
+    assert json.loads(one).keys() == json.loads(many).keys()
 
 
 @pytest.mark.slow
