@@ -18,6 +18,16 @@ Feature: Keep verdicts where the next run finds them
     Then the exit status is 0
     And it prints "4 bins, 2 summaries"
 
+  Scenario: A verdict that is too old means another validation
+    When the release is validated and its verdicts are published
+    Then it passes
+    When the release is validated, and verdicts older than "1ms" do not count
+    Then it passes
+    And "web" was validated
+    When the release is validated, and verdicts older than "1h" do not count
+    Then it passes
+    And "web" was skipped
+
   Scenario: Another policy means another validation
     When the release is validated and its verdicts are published
     And the policy changes and refuses everything

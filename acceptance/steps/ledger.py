@@ -42,6 +42,15 @@ def write_keys(world: World, key: SigningKey) -> None:
 
 @when("the release is validated and its verdicts are published")
 def publish_verdicts(world: World) -> None:
+    validate_with_ledger(world)
+
+
+@when(parsers.parse('the release is validated, and verdicts older than "{age}" do not count'))
+def believe_young_verdicts(world: World, age: str) -> None:
+    validate_with_ledger(world, f"--vsa-expiration={age}")
+
+
+def validate_with_ledger(world: World, *options: str) -> None:
     world.validate(
         f"--images={world.write_snapshot()}",
         "--vsa",
@@ -49,6 +58,7 @@ def publish_verdicts(world: World) -> None:
         "--vsa-public-key=vsa.pub",
         "--vsa-upload=ledger@ledger",
         "--attestation-output-dir=verdicts",
+        *options,
     )
 
 
