@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -276,3 +279,59 @@ def test_a_writer_of_this_version_stops_when_a_later_one_takes_over(place: Place
     settings = json.loads((place.directory / "ledger.json").read_text())
     (place.directory / "ledger.json").write_text(json.dumps(settings | {"format": 1}))
     assert commit_again(place) == {PATH: b"1", "p/sha256-2.json": b"2"}
+
+
+EARLIER: Final = "34620747df8f"
+"""The ledger as it was before its bins were written in another way and its rest was shortened."""
+
+
+def earlier_program(place: Path) -> Path:
+    """The package as it was in ``EARLIER``, below ``place``; skips where history does not reach."""
+    top = Path(__file__).parents[2]
+    made = subprocess.run(
+        ["git", "-C", str(top), "archive", EARLIER, "conforma"], capture_output=True
+    )
+    if made.returncode != 0:
+        pytest.skip(f"the history of this checkout has no {EARLIER}")
+    with tarfile.open(fileobj=io.BytesIO(made.stdout)) as archive:
+        archive.extractall(place, filter="data")
+    return place
+
+
+@pytest.mark.slow
+def test_a_writer_of_an_earlier_version_and_one_of_this_share_a_ledger(
+    place: Place, tmp_path: Path
+) -> None:
+    """A process runs the earlier package, while a publisher of this one is open.
+
+    Each commits on top of what the other made, and nothing is lost.
+    """
+    program = earlier_program(tmp_path / "earlier")
+    writer = (
+        "import sys, conforma\n"
+        "from pathlib import Path\n"
+        "from conforma.ledger import keys\n"
+        "from conforma.ledger.ledger import Ledger\n"
+        "from conforma.ledger.publisher import Publisher\n"
+        "assert conforma.__file__.startswith(sys.argv[1]), conforma.__file__\n"
+        "with Ledger(Path(sys.argv[2])) as ledger:\n"
+        "    publisher = Publisher(ledger, keys.online(sys.argv[3], ledger.state.root))\n"
+        "    print(publisher.publish(sys.argv[4], b'earlier').result(60))\n"
+        "    publisher.close()\n"
+    )
+    place.make()
+    expected: dict[str, bytes] = {}
+    with place.open() as ledger, place.publisher(ledger) as publisher:
+        for number in range(2):
+            name = f"p/sha256-{number}.json"
+            assert publisher.publish(name, b"this").result(SECONDS) == 2 * number + 2
+            theirs = f"p/sha256-{number}-earlier.json"
+            done = subprocess.run(
+                [sys.executable, "-c", writer, str(program), str(place.directory), place.online,
+                 theirs],
+                env={**os.environ, "PYTHONPATH": str(program)},
+                cwd=program, capture_output=True, text=True,
+            )  # fmt: skip
+            assert (done.stdout, done.stderr) == (f"{2 * number + 3}\n", "")
+            expected |= {name: b"this", theirs: b"earlier"}
+    assert found(place) == expected
