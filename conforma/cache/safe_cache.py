@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from conforma.cache import fs
 from conforma.cache.blobs import Blobs
@@ -36,13 +36,15 @@ from conforma.cache.toc import Toc
 from conforma.cache.totals import Totals
 from conforma.cache.transfer import Transfer
 from conforma.cache.turns import Produced, Turns
-from conforma.cache.upkeep import Upkeep
 from conforma.cancellation import Cancellation
 from conforma.errors import CacheError
 from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.inflate import suffix_of
 from conforma.oci.manifest import Descriptor
+
+if TYPE_CHECKING:
+    from conforma.cache.upkeep import Upkeep
 
 R = TypeVar("R")
 
@@ -160,6 +162,8 @@ class SafeCache:
 
     def upkeep(self) -> Upkeep:
         """The operations of ``conforma cache``."""
+        from conforma.cache.upkeep import Upkeep
+
         return Upkeep(self.store, self._index, self._space)
 
     def collect(self) -> int:

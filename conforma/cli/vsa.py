@@ -180,6 +180,8 @@ def _check_format(options: ImageOptions) -> None:
 
 
 def _backends(options: ImageOptions) -> tuple[Backend, ...]:
+    if not options.vsa_upload:
+        return ()
     from conforma.ledger.shelves import Backend
 
     found = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 from http import HTTPStatus
 from typing import Final
 
@@ -102,6 +101,8 @@ def broken(
     reference: Reference, method: str, target: Target, cause: TransportError
 ) -> RegistryUnreachable:
     """The error for a request that got no complete answer."""
+    import ssl
+
     where = f"{reference}: {method} {target}"
     host = target.origin.host
     root = _root(cause)
@@ -137,6 +138,8 @@ def broken(
 
 def may_pass(cause: TransportError) -> bool:
     """Whether the same request may succeed a little later."""
+    import ssl
+
     root = _root(cause)
     if isinstance(root, socket.gaierror):
         return root.errno == socket.EAI_AGAIN

@@ -6,15 +6,20 @@ for OpenSSL and Go.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conforma.errors import InputError
+
+if TYPE_CHECKING:
+    import ssl
 
 
 def client_context(environment: Mapping[str, str]) -> ssl.SSLContext:
     """A context that verifies servers. Raises ``InputError`` for unusable CA settings."""
+    import ssl
+
     file, directory = environment.get("SSL_CERT_FILE"), environment.get("SSL_CERT_DIR")
     if file and not Path(file).is_file():
         raise InputError(f"SSL_CERT_FILE names {file}, which is not a file")
@@ -34,6 +39,8 @@ def client_context(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _load_system_store(context: ssl.SSLContext) -> None:
+    import ssl
+
     context.set_default_verify_paths()
     paths = ssl.get_default_verify_paths()
     if context.cert_store_stats()["x509_ca"] == 0 and not (

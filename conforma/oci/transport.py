@@ -9,12 +9,11 @@ performance.md, section 3, and DESIGN.md.
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from conforma.oci import broken
 from conforma.oci.http1 import Answer, BadAnswer, Pairs
@@ -22,6 +21,9 @@ from conforma.oci.options import Lane, Patience
 from conforma.oci.pool import Origin, Pool
 from conforma.oci.proxies import Proxies
 from conforma.oci.wire import Connection
+
+if TYPE_CHECKING:
+    import ssl
 
 LANE: Final = "conforma.lane"
 """Request extension that names the lane; ``bulk`` for blob bodies, else ``small``."""

@@ -10,14 +10,16 @@ import contextlib
 import functools
 import select
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from conforma.oci.http1 import Answer
 from conforma.oci.options import Patience
+
+if TYPE_CHECKING:
+    import ssl
 
 # One read of a plain socket asks for this much. A single transfer gains nothing
 # beyond 256 KiB (performance.md, section 3); six transfers that are inflated at
@@ -51,12 +53,17 @@ def set_patience(connection: socket.socket, option: int, seconds: float) -> None
     kernel interrupts a TLS socket, so that gets Python's own time-out, one for
     both: what was set last counts.
     """
-    if isinstance(connection, ssl.SSLSocket):
+    if _is_encrypted(connection):
         connection.settimeout(seconds)
         return
     # Nothing at all would mean for ever.
     whole, rest = divmod(max(1, int(seconds * 1_000_000)), 1_000_000)
     connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
+
+
+def _is_encrypted(connection: socket.socket) -> bool:
+    # By what it can do: its class is in ssl, which a run over plain sockets need not load.
+    return hasattr(connection, "do_handshake")
 
 
 class Wire:
@@ -71,7 +78,7 @@ class Wire:
         self._wait = 0.0
         self._sock = sock
         self._patience = patience
-        self._most = _RECORD if isinstance(sock, ssl.SSLSocket) else _BLOCK
+        self._most = _RECORD if _is_encrypted(sock) else _BLOCK
         self._deadline: float | None = None
         self._waited = 0.0
         self._received = 0
@@ -181,7 +188,9 @@ class Connection:
         self.wire = Wire(sock, self._patience)
 
     def _first_that_answers(self) -> socket.socket:
-        found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        # Python loads its tables of international names for any name that is text.
+        host = self._host.encode() if self._host.isascii() else self._host
+        found = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         for position, (family, kind, protocol, _, address) in enumerate(found, 1):
             last = position == len(found)
             sock = socket.socket(family, kind, protocol)
