@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from conforma.errors import CacheUnusable
 from conforma.oci.options import ContentStore
 from conforma.oci.places import Places
 from conforma.oci.registry import Registry
+from conforma.policy.source import Sources
 from conforma.trust.rekor_client import RekorClient
 
 if TYPE_CHECKING:
     from conforma.cache.origins import Origins
     from conforma.cache.safe_cache import SafeCache
 
-__all__ = ["open_layers", "open_log", "open_registry", "retry_policy"]
+__all__ = ["open_layers", "open_log", "open_registry", "open_sources", "retry_policy"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,16 @@ def open_registry(
     if small_requests is not None:
         options = replace(options, small_requests=max(1, small_requests))
     return Places(options, cancellation, mirrors)
+
+
+def open_sources(stack: ExitStack, settings: Globals, cancellation: Cancellation) -> Sources:
+    """The sources of a run that reads policies but no images; ``stack`` closes them.
+
+    Raises ``InputError`` for flags about registries that mean nothing.
+    """
+    registry = stack.enter_context(open_registry(settings, cancellation))
+    retry = retry_policy(settings)
+    return stack.enter_context(Sources(lambda: registry, cancellation, retry=retry))
 
 
 def open_log(

@@ -24,7 +24,12 @@ _UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 def render(report: Report) -> Iterator[str]:
     """The text of the report in pieces of at most one value, newline at the end."""
-    return _lines(document.members(report), 0)
+    return mapping(document.members(report))
+
+
+def mapping(members: Mapping[str, Any]) -> Iterator[str]:
+    """The text of any mapping, in the same style."""
+    return _lines(members, 0) if members else iter(("{}\n",))
 
 
 def _lines(value: Any, indent: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import trustme
+import yaml
 
 from conforma.cancellation import Cancellation
 
@@ -204,6 +205,20 @@ def kubernetes(objects: Mapping[str, Any]) -> Handle:
         return 200, kind, json.dumps(found).encode()
 
     return handle
+
+
+def kubeconfig(directory: Path, host: str, **context: str) -> Path:
+    """Like those of the acceptance kit: no users, none used, no namespace unless given."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://{host}"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "", **context}}],
+        "current-context": "x",
+        "users": None,
+    }
+    (directory / "kubeconfig").write_text(yaml.safe_dump(document))
+    return directory / "kubeconfig"
 
 
 def cancelled_while_it_hangs(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from conforma.cancellation import Cancellation
 from conforma.errors import (
@@ -31,6 +30,7 @@ from tests.policy.services import (
     files_at,
     git,
     git_backend,
+    kubeconfig,
     kubernetes,
     repository,
     serving,
@@ -60,20 +60,6 @@ def sources() -> Iterator[Sources]:
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Kubernetes:
     return Kubernetes(environment={"HOME": str(tmp_path)})
-
-
-def kubeconfig(directory: Path, host: str, **context: str) -> Path:
-    """Like those of the acceptance kit: no users, none used, no namespace unless given."""
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://{host}"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "", **context}}],
-        "current-context": "x",
-        "users": None,
-    }
-    (directory / "kubeconfig").write_text(yaml.safe_dump(document))
-    return directory / "kubeconfig"
 
 
 def test_inline_json_is_used_as_it_is(sources: Sources, nowhere: Kubernetes) -> None:
