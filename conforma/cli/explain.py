@@ -12,8 +12,8 @@ from typing import Any, Final
 import click
 
 from conforma.cli.command import Flag, GoCommand
-from conforma.cli.image_flags import image_flags
-from conforma.cli.options import Globals, ImageOptions, cache_choice
+from conforma.cli.image_flags import image_flags, image_options
+from conforma.cli.options import Globals, ImageOptions
 from conforma.errors import InputError
 from conforma.gotext import quoted
 
@@ -68,15 +68,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         raise InputError(
             f"invalid --output: {quoted(output)} (valid: {', '.join(_FORMATS)})",
         )
-    cache = cache_choice(
-        no_cache=flags.pop("no_cache"),
-        cache_dir=flags.pop("cache_dir"),
-        cache_size=flags.pop("cache_size"),
-        cache_verify=flags.pop("cache_verify"),
-        cache_proof=flags.pop("cache_proof"),
-    )
-    unused = {flag.name: flag.default for flag in image_flags() if flag.name in _WITHOUT}
-    options = ImageOptions(cache=cache, **{**unused, **flags, "info": True})
+    options = image_options({**flags, "info": True})
     _run(ctx.args[0], wanted, output, options, Globals(**ctx.obj))
     return 0
 

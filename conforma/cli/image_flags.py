@@ -5,12 +5,17 @@ Apart from where their values go, so that a help page costs no more than it show
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from conforma.cli.command import Flag
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
 
+if TYPE_CHECKING:
+    from conforma.cli.options import ImageOptions
+
 DEFAULT_WORKERS: Final = 5
+_CACHE: Final = ("no_cache", "cache_dir", "cache_size", "cache_verify", "cache_proof")
 
 
 def _text(name: str, help_text: str, *, short: str = "", default: str = "") -> Flag:
@@ -120,3 +125,16 @@ def image_flags() -> list[Flag]:
         _bool("show-warnings", "Include warnings in the text report.", default=True),
         _bool("show-policy-docs-link", "End the text report with a link to the documentation."),
     ]
+
+
+def image_options(given: Mapping[str, Any]) -> ImageOptions:
+    """The options that the flags ``given`` say, the others with their defaults.
+
+    Raises ``InputError`` for flags or variables about the cache that mean nothing.
+    """
+    from conforma.cli.options import ImageOptions, cache_choice
+
+    values: dict[str, Any] = {str(flag.name): flag.default for flag in image_flags()}
+    values.update(given)
+    cache = cache_choice(**{name: values.pop(name) for name in _CACHE})
+    return ImageOptions(cache=cache, **values)

@@ -104,7 +104,7 @@ class Preparation:
 
 
 @dataclass(frozen=True, slots=True)
-class _World:
+class World:
     """What is outside: opened with the run, asked when somebody needs it."""
 
     registry: Registry
@@ -136,15 +136,15 @@ def prepare(
     # The engine comes up while we load the rest of the program and fetch the policy.
     engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
     origins = Origins() if "provenance" in formats else None
-    world = _open(stack, options, settings, cancellation, origins)
+    world = open_world(stack, options, settings, cancellation, origins)
     found = inputs.read(options, world.sources, world.cluster, world.load_key)
     policy = found.policy
     world.sources.fetch_all(policy.config.urls)
-    evaluators, pins = _compiled(options, engine, world.sources, policy, trace_rules=trace_rules)
+    evaluators, pins = compiled(options, engine, world.sources, policy, trace_rules=trace_rules)
     layers = world.open_cache()
     world.registry.expect(_expected(found.snapshot))
     images = ImageReader(world.registry, layers)
-    verifier = _verifier(options, world, policy)
+    verifier = make_verifier(options, world, policy)
     return Preparation(
         snapshot=found.snapshot,
         checks=_checks(options, policy, formats),
@@ -162,13 +162,15 @@ def prepare(
     )
 
 
-def _open(
+def open_world(
     stack: ExitStack,
     options: ImageOptions,
     settings: Globals,
     cancellation: Cancellation,
     origins: Origins | None,
-) -> _World:
+) -> World:
+    """Open what the options name; ``stack`` closes it."""
+
     @cache
     def layers() -> SafeCache | DirectLayers:
         opened = open_layers(options.cache, cancellation, origins)
@@ -198,10 +200,10 @@ def _open(
     )
     log_client = stack.enter_context(open_log(settings, cancellation, offline=options.offline))
     cluster = Kubernetes(settings.kubeconfig, offline=options.offline)
-    return _World(registry, layers, sources, log_client, cluster)
+    return World(registry, layers, sources, log_client, cluster)
 
 
-def _compiled(
+def compiled(
     options: ImageOptions,
     engine: Engine | None,
     sources: Sources,
@@ -234,7 +236,8 @@ def _compiled(
     return evaluators, pins
 
 
-def _verifier(options: ImageOptions, world: _World, policy: Policy) -> Verifier:
+def make_verifier(options: ImageOptions, world: World, policy: Policy) -> Verifier:
+    """Who verifies what the policy trusts."""
     trust = TrustPolicy(
         public_key=policy.public_key,
         identity=None if policy.public_key else _trusted(policy.settings.identity),

@@ -7,13 +7,17 @@ from typing import Any
 import click
 
 from conforma.cli.command import GoCommand, LazyGroup
-from conforma.cli.image_flags import image_flags
+from conforma.cli.image_flags import image_flags, image_options
 
 command = LazyGroup(
     name="validate",
-    help="Validate images before their release.",
+    help="Validate images before their release, and documents.",
     commands_at={
         "image": ("conforma.cli.validate:image", "Validate images against a policy"),
+        "input": (
+            "conforma.cli.validate_input:command",
+            "Judge JSON and YAML documents by a policy",
+        ),
     },
 )
 
@@ -29,14 +33,7 @@ command = LazyGroup(
 @click.pass_context
 def image(ctx: click.Context, /, **flags: Any) -> int:
     """Validate, write the reports, and return the exit status."""
-    from conforma.cli.options import Globals, ImageOptions, cache_choice
+    from conforma.cli.options import Globals
     from conforma.cli.validate_image import run
 
-    cache = cache_choice(
-        no_cache=flags.pop("no_cache"),
-        cache_dir=flags.pop("cache_dir"),
-        cache_size=flags.pop("cache_size"),
-        cache_verify=flags.pop("cache_verify"),
-        cache_proof=flags.pop("cache_proof"),
-    )
-    return run(ImageOptions(cache=cache, **flags), Globals(**ctx.obj))
+    return run(image_options(flags), Globals(**ctx.obj))

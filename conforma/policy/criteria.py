@@ -95,8 +95,10 @@ class Criteria:
             tuple(Item(pattern, "configuration.exclude") for pattern in fallback.exclude),
         )
 
-    def applicable(self, image: Reference, component_name: str, moment: datetime) -> Applicable:
-        """The items that apply to one component at one moment.
+    def applicable(
+        self, image: Reference | None, component_name: str, moment: datetime
+    ) -> Applicable:
+        """The items that apply to one component, or to a plain document, at one moment.
 
         A component to which no include item applies includes everything. The
         Go tool includes everything only if there is no include item for any
@@ -131,8 +133,8 @@ class Criteria:
         )
 
 
-def _applies_to(image: Reference, component_name: str) -> Callable[[Item], bool]:
-    images = {image.repository_name, str(image.digest)}
+def _applies_to(image: Reference | None, component_name: str) -> Callable[[Item], bool]:
+    images = set() if image is None else {image.repository_name, str(image.digest)}
     # A child of an image index answers to the name of the component it was expanded from.
     components = {component_name, _PLATFORM_SUFFIX.sub("", component_name)}
 

@@ -41,7 +41,7 @@ TRACE: Final = 5
 """The log level of evaluation traces, below ``logging.DEBUG``."""
 
 # The Go tool shows each rule the file its input was written to; there is none here.
-_INPUT_FILE: Final = {"name": "input.json", "dir": "/"}
+_INPUT_FILE: Final[Mapping[str, str]] = {"name": "input.json", "dir": "/"}
 
 _NO_RULES: Final = "no rego files found in policy subdirectory"
 
@@ -221,13 +221,17 @@ class SourceGroupEvaluator:
         self,
         document: bytes | Input,
         *,
-        image: Reference,
+        image: Reference | None,
         component_name: str,
         moment: datetime,
         builtins: Mapping[str, Builtin] | None = None,
         cancellation: Cancellation | None = None,
+        file: Mapping[str, str] = _INPUT_FILE,
     ) -> GroupOutcome:
         """What the group's rules say about the component that ``document`` describes.
+
+        Without an ``image`` it is a document about something else, to which no
+        item for an image applies; ``file`` is ``data.conftest.file``.
 
         Raises ``CompileFailed`` and ``PolicyError`` if the policy cannot be
         used, ``EvaluationFailed`` if a rule fails or nothing was examined at
@@ -242,7 +246,7 @@ class SourceGroupEvaluator:
                 cancellation=cancellation,
                 data={
                     "config": {"policy": {"when_ns": nanoseconds(moment)}},
-                    "conftest": {"file": _INPUT_FILE},
+                    "conftest": {"file": dict(file)},
                 },
                 trace=self._trace,
                 on_output=_log_trace if self._trace else None,

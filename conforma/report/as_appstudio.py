@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from conforma import gojson
 from conforma.validate.result import Report
@@ -10,14 +11,19 @@ from conforma.validate.result import Report
 
 def render(report: Report) -> Iterator[str]:
     """The text of the report."""
-    violations, warnings, successes = report.counts
-    yield gojson.dumps(
+    yield totals(report.counts, report.outcome, report.created)
+
+
+def totals(counts: tuple[int, int, int], outcome: str, created: datetime) -> str:
+    """The result for so many violations, warnings and successes."""
+    violations, warnings, successes = counts
+    return gojson.dumps(
         {
-            "timestamp": str(int(report.created.timestamp())),
+            "timestamp": str(int(created.timestamp())),
             "namespace": "",
             "successes": successes,
             "failures": violations,
             "warnings": warnings,
-            "result": report.outcome,
+            "result": outcome,
         }
     )

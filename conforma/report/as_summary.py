@@ -47,9 +47,9 @@ def _component(result: ComponentResult, show_successes: bool) -> dict[str, Any]:
     members: dict[str, Any] = {
         "name": result.component.name,
         "success": result.success,
-        "violations": _by_code(result.violations),
-        "warnings": _by_code(result.warnings),
-        "successes": _by_code(result.successes if show_successes else ()),
+        "violations": by_code(result.violations),
+        "warnings": by_code(result.warnings),
+        "successes": by_code(result.successes if show_successes else ()),
         "total_violations": len(result.violations),
         "total_warnings": len(result.warnings),
         "total_successes": len(result.successes),
@@ -59,7 +59,8 @@ def _component(result: ComponentResult, show_successes: bool) -> dict[str, Any]:
     return members
 
 
-def _by_code(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
+def by_code(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
+    """The first message of each code, and how many more there are."""
     first: dict[str, str] = {}
     count: dict[str, int] = {}
     for finding in findings:

@@ -19,7 +19,7 @@ from conforma.validate.result import ComponentResult, Report
 
 Kind = Literal["Undecided", "Violation", "Warning", "Success"]
 
-_DOCS: Final = (
+DOCS: Final = (
     "For more information about policy issues, see the policy documentation: "
     "https://conforma.dev/docs/policy/\n"
 )
@@ -65,7 +65,7 @@ def render(
                 report, "Success", ((r, r.successes) for r in report.components), color
             )
     if show_policy_docs_link and (violations or warnings_shown):
-        yield _DOCS
+        yield DOCS
     yield from _saved(report.effort.cache)
 
 
@@ -109,14 +109,16 @@ def _findings(
 ) -> Iterator[str]:
     for result, findings in results:
         for finding in findings:
-            yield _block(kind, result, document.shown(report, finding), color)
+            place = f"ImageRef: {result.image}" if result.image else ""
+            yield block(kind, place, document.shown(report, finding), color)
 
 
-def _block(kind: Kind, result: ComponentResult, finding: Finding, color: bool) -> str:
+def block(kind: Kind, place: str, finding: Finding, color: bool) -> str:
+    """One finding, with a line that says at which ``place`` it was found."""
     metadata = finding.metadata
     lines = [_heading(kind, finding.code, color)]
-    if result.image:
-        lines.append(f"{_INDENT}ImageRef: {harmless_line(result.image)}\n")
+    if place:
+        lines.append(f"{_INDENT}{harmless_line(place)}\n")
     if kind != "Success" and finding.message:
         lines.append(_labelled("Reason", finding.message))
     term = metadata.get("term")

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,15 +49,20 @@ class Target:
     path: str = ""
 
 
-def parse(text: str, defaults: Options) -> Target:
-    """Read one ``--output`` value. Raises ``InputError``."""
+def parse(
+    text: str, defaults: Options, formats: Collection[str] = FORMATS, unnamed: str = "json"
+) -> Target:
+    """Read one ``--output`` value, which without a name means the format ``unnamed``.
+
+    Raises ``InputError``.
+    """
     format_and_path, _, query = text.partition("?")
     name, _, path = format_and_path.partition("=")
-    name = name or "json"
-    if name not in FORMATS:
+    name = name or unnamed
+    if name not in formats:
         raise InputError(
             f"{quoted(name)} is not a valid report format",
-            hint=f"the formats are {', '.join(sorted(FORMATS))}",
+            hint=f"the formats are {', '.join(sorted(formats))}",
         )
     options = defaults
     given: dict[str, str] = {}
@@ -74,7 +79,12 @@ def parse(text: str, defaults: Options) -> Target:
     return Target(name, options, path)
 
 
-def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
+def parse_all(
+    texts: Sequence[str],
+    defaults: Options,
+    formats: Collection[str] = FORMATS,
+    unnamed: str = "json",
+) -> tuple[Target, ...]:
     """All targets, ``text`` on standard output if there are none.
 
     Raises one ``InputError`` with everything that is wrong with any of them.
@@ -85,7 +95,7 @@ def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
     taken: set[Path | None] = set()
     for text in texts:
         try:
-            target = parse(text, defaults)
+            target = parse(text, defaults, formats, unnamed)
             final = _check_path(target.path)
             if final in taken:
                 raise InputError(f"two outputs to {target.path}: each would overwrite the other")
@@ -100,7 +110,14 @@ def parse_all(texts: Sequence[str], defaults: Options) -> tuple[Target, ...]:
 
 
 def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
-    """Write the report to every target, in order.
+    """Write the report to every target; raises as ``write_each``."""
+    write_each(targets, stdout, lambda target: render(report, target.format, target.options))
+
+
+def write_each(
+    targets: Iterable[Target], stdout: BinaryIO, pieces_of: Callable[[Target], Iterator[Piece]]
+) -> None:
+    """Write to every target, in order, the pieces of its report.
 
     A target that fails does not keep the others from being written; what was
     wrong with each is raised together afterwards: as ``InputError``, or as
@@ -110,7 +127,7 @@ def write(report: Report, targets: Iterable[Target], stdout: BinaryIO) -> None:
     problems: list[ConformaError] = []
     unread: BrokenPipeError | None = None
     for target in targets:
-        pieces = render(report, target.format, target.options)
+        pieces = pieces_of(target)
         try:
             if target.path:
                 with _replacing(target.path) as file:

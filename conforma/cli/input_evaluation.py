@@ -1,0 +1,124 @@
+"""What ``conforma validate input`` does: prepare, judge, report, exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+from conforma.cache.images import ImageReader
+from conforma.cancellation import Cancellation
+from conforma.cli import logs
+from conforma.cli.color import color_wanted
+from conforma.cli.inputs import Policy
+from conforma.cli.options import Globals, ImageOptions
+from conforma.cli.outcome import Collected, together
+from conforma.cli.preparation import World, compiled, make_verifier, open_world
+from conforma.cli.signals import run_until_told
+from conforma.cli.version import version
+from conforma.errors import BadPolicyConfig, ConformaError
+from conforma.policy.effective_time import EffectiveTime, rfc3339_nano
+from conforma.policy.locate import load_policy
+from conforma.policy.overrides import Settings
+from conforma.policy.rego.builtins import builtins_for
+from conforma.policy.rego.engine import Engine
+from conforma.report import input_report, targets
+from conforma.report.formats import Options
+from conforma.validate.input_result import InputReport
+from conforma.validate.input_run import InputJudge, judge_all
+
+
+def run(entries: Sequence[str], options: ImageOptions, settings: Globals) -> int:
+    """Judge every entry and write the reports; returns 0.
+
+    Raises an explainable error, whose exit status says what kind, if a rule
+    was violated or an entry could not be judged; then there is no report.
+    """
+    trace = logs.start_as(settings)
+    outputs = targets.parse_all(
+        options.output, _shown(options), formats=input_report.FORMATS, unnamed="text"
+    )
+    with ExitStack() as stack:
+        cancellation = stack.enter_context(run_until_told(settings.timeout))
+        judge, policy = _prepared(
+            stack, options, settings, cancellation, trace_rules="opa" in trace
+        )
+        results, errors = judge_all(entries, judge, workers=options.workers)
+        if errors:
+            raise together(errors)
+        report = InputReport(
+            results,
+            policy=policy.config.as_dict(),
+            version=version(),
+            effective_time=rfc3339_nano(judge.moment),
+            created=datetime.now(UTC),
+            show_successes=options.show_successes,
+            show_warnings=options.show_warnings,
+        )
+        targets.write_each(
+            outputs,
+            sys.stdout.buffer,
+            lambda target: input_report.render(report, target.format, target.options),
+        )
+        if options.strict and not report.success:
+            raise ConformaError("success criteria not met")
+    return 0
+
+
+def _prepared(
+    stack: ExitStack,
+    options: ImageOptions,
+    settings: Globals,
+    cancellation: Cancellation,
+    *,
+    trace_rules: bool,
+) -> tuple[InputJudge, Policy]:
+    """The rules being compiled, with all they may ask for, and the policy they are from."""
+    # The engine comes up while the policy is fetched.
+    engine = stack.enter_context(Engine.start(cancellation))
+    world = open_world(stack, options, settings, cancellation, None)
+    policy = _policy(options, world)
+    world.sources.fetch_all(policy.config.urls)
+    evaluators, _ = compiled(options, engine, world.sources, policy, trace_rules=trace_rules)
+    images = ImageReader(world.registry, world.open_cache())
+    verifier = make_verifier(options, world, policy)
+    builtins = builtins_for(world.registry, images, verifier, world.load_key, cancellation)
+    moment = policy.effective_time.moment
+    return InputJudge(evaluators, builtins, moment, cancellation, options.info), policy
+
+
+def _policy(options: ImageOptions, world: World) -> Policy:
+    """The policy with its moment and key. Raises one error with all that is wrong with them.
+
+    Its key and identity only matter to rules that verify signatures themselves,
+    so a policy may have neither.
+    """
+    problems = Collected()
+    config = None
+    with problems:
+        config = load_policy(options.policy or "", world.sources, world.cluster)
+        if not config.sources:
+            raise BadPolicyConfig(
+                "the policy has no sources, so no rule would judge any file",
+                hint="name sources of rules: {sources: [{policy: [DIRECTORY or URL]}]}",
+            )
+    moment = None
+    with problems:
+        moment = EffectiveTime.parse(
+            options.effective_time, allow_past=options.allow_past_effective_time
+        )
+    problems.raise_any()
+    assert config is not None
+    assert moment is not None
+    key = world.load_key(config.public_key) if config.public_key else None
+    return Policy(Settings(config, None if key else config.identity), moment, key)
+
+
+def _shown(options: ImageOptions) -> Options:
+    return Options(
+        show_successes=options.show_successes,
+        show_warnings=options.show_warnings,
+        show_policy_docs_link=options.show_policy_docs_link,
+        color=color_wanted(no_color=options.no_color, color=options.color, stdout=sys.stdout),
+    )
