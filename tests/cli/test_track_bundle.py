@@ -7,6 +7,7 @@ import re
 import stat
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,22 +320,42 @@ def test_a_push_that_fails_leaves_the_tag(shop: Shop) -> None:
     assert data_in(shop, "trusted:latest") == before
 
 
-def test_what_somebody_else_wrote_meanwhile_is_not_lost(shop: Shop, tmp_path: Path) -> None:
+@contextmanager
+def meanwhile(shop: Shop, *args: str) -> Iterator[list[int]]:
+    """While inside, the program waits for a bundle; its exit status is in the list afterwards."""
     reference, _ = put(shop)
-    file = tmp_path / "trusted.yaml"
-    file.write_text("trusted_tasks: {}\n")
     gate = Gate()
     shop.server.faults.add(Fault(hang=gate), path="/v2/tasks/manifests/.*")
     statuses: list[int] = []
-    args = ["track", "bundle", "-b", reference, "-i", str(file), "--replace", *QUICK]
-    thread = threading.Thread(target=lambda: statuses.append(run(args)))
+    words = ["track", "bundle", "-b", reference, *args, *QUICK]
+    thread = threading.Thread(target=lambda: statuses.append(run(words)))
     thread.start()
     try:
         gate.wait_reached()
-        file.write_text("trusted_tasks: {g: [{ref: theirs}]}\n")
+        yield statuses
     finally:
         gate.release()
         thread.join(30)
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "trusted.yaml"
+    file.write_text("trusted_tasks: {}\n")
+    with meanwhile(shop, "-i", str(file), "--replace") as statuses:
+        file.write_text("trusted_tasks: {g: [{ref: theirs}]}\n")
     assert statuses == [1]
     assert file.read_text() == "trusted_tasks: {g: [{ref: theirs}]}\n"
     assert f"{file}: changed by somebody else meanwhile" in shop.capture.readouterr().err
+
+
+def test_what_somebody_else_pushed_meanwhile_is_not_lost(shop: Shop) -> None:
+    def push(content: bytes) -> None:
+        artifact_of("a/b", [(content, DATA, {})]).put(shop.server.store, "trusted", "v1")
+
+    push(b"{}")
+    name = f"oci:{shop.server.host}/trusted:v1"
+    with meanwhile(shop, "-i", name, "--replace") as statuses:
+        push(b"trusted_tasks: {g: [{ref: theirs}]}")
+    assert statuses == [1]
+    assert data_in(shop, "trusted:v1") == "trusted_tasks: {g: [{ref: theirs}]}"
+    assert f"{name}: changed by somebody else meanwhile" in shop.capture.readouterr().err

@@ -344,11 +344,18 @@ def test_without_git_the_message_says_so(tmp_path: Path) -> None:
 def history(upstream: Path, tmp_path: Path) -> tuple[Git, Path, dict[str, str]]:
     """A fetched history in which the last word about each file has another reason."""
     made = {"both": commit(upstream, {"t.yaml": "1", "gone.yaml": "1", "old.yaml": "same"})}
+    made["more"] = commit(upstream, {"evil.yaml": "1", "kept.yaml": "1"})
     git(upstream, "checkout", "-q", "-b", "side")
     made["side"] = commit(upstream, {"side.yaml": "1"})
     git(upstream, "checkout", "-q", "main")
     made["second"] = commit(upstream, {"t.yaml": "2"})
-    git(upstream, "merge", "-q", "--no-ff", "-m", "m", "side")
+    git(upstream, "merge", "-q", "--no-ff", "--no-commit", "side")
+    (upstream / "evil.yaml").write_text("changed by the merge itself")
+    git(upstream, "commit", "-q", "-a", "-m", "m")
+    git(upstream, "checkout", "-q", "-b", "thrown-away")
+    commit(upstream, {"kept.yaml": "2"})
+    git(upstream, "checkout", "-q", "main")
+    git(upstream, "merge", "-q", "-s", "ours", "-m", "m", "thrown-away")
     git(upstream, "mv", "old.yaml", "new.yaml")
     git(upstream, "rm", "-q", "gone.yaml")
     made["moved"] = commit(upstream, {})
@@ -366,6 +373,8 @@ def history(upstream: Path, tmp_path: Path) -> tuple[Git, Path, dict[str, str]]:
         ("new.yaml", "moved"),
         ("old.yaml", "both"),
         ("gone.yaml", "both"),
+        ("evil.yaml", "more"),
+        ("kept.yaml", "more"),
         ("never.yaml", None),
         ("policy", None),
         ("*.yaml", None),
