@@ -18,6 +18,7 @@ command = LazyGroup(
             "conforma.cli.validate_input:command",
             "Judge JSON and YAML documents by a policy",
         ),
+        "policy": ("conforma.cli.validate_policy:command", "Check a policy configuration"),
     },
 )
 

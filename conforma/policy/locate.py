@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from conforma.errors import BadPolicyConfig, InputError
+from conforma.gotext import quoted
 from conforma.policy.config import PolicyConfig
 from conforma.policy.kube import Kubernetes
 from conforma.policy.source import Sources
 from conforma.policy.source_url import looks_like_file, looks_like_git, looks_like_http
 
 _SUFFIXES: Final = (".json", ".yaml", ".yml")
+_NONCONFORMING: Final = "policy configuration does not conform to the EnterpriseContractPolicy spec"
 _IN_REPOSITORY: Final = tuple(
     f"{directory}policy{suffix}" for directory in (".ec/", "") for suffix in _SUFFIXES
 )
@@ -33,6 +35,26 @@ def load_policy(text: str, sources: Sources, kubernetes: Kubernetes) -> PolicyCo
         if meant := _probably_meant(content):
             cause.hint = f"{meant}, so it was taken for the name of a policy in a cluster"
         raise
+
+
+def check_policy(text: str, sources: Sources) -> None:
+    """Raise ``BadPolicyConfig`` unless ``text`` is or names a configuration that conforms.
+
+    Unlike :func:`load_policy` it asks no cluster, which checks what is put into
+    it. Also raises what fetching raises.
+    """
+    content = read_content(text, sources)
+    if not content:
+        raise BadPolicyConfig("there is no policy configuration to check")
+    if ":" not in content:
+        raise BadPolicyConfig(
+            f"{_NONCONFORMING}: {quoted(content)} is no document",
+            hint=_probably_meant(content) or "a policy in a cluster is not looked up by name",
+        )
+    try:
+        PolicyConfig.parse(content)
+    except BadPolicyConfig as cause:
+        raise BadPolicyConfig(f"{_NONCONFORMING}: {cause.message}", hint=cause.hint) from cause
 
 
 def _probably_meant(name: str) -> str | None:
