@@ -15,19 +15,22 @@ const exitOutOfMemory = 86
 
 const patience = 3 * time.Second
 
-// A collection is due when this much has been allocated since the last one.
-// That is far apart while little is in use, which takes a quarter off the time
-// of compiling, and keeps what is waiting to be collected small beside the rest.
-const garbage = 64 << 20
+// The heap may grow to this size before a collection is due, and always by
+// oftenest percent of what is in use. A collection costs by what is in use, not
+// by what it frees, so few that free much are cheap: while rules are compiled
+// and small inputs judged they are far apart, and where large inputs fill the
+// room it is they that set the peak, which is no higher for it.
+const roomy = 224 << 20
 
 const (
 	oftenest  = 50
-	seldomest = 400
+	seldomest = 1600
 )
 
 // collecting is how much the heap may grow, in percent of what is in use.
 func collecting(live uint64) int {
-	return max(oftenest, min(seldomest, int(100*garbage/max(live, 1))))
+	percent := (roomy - int64(live)) * 100 / int64(max(live, 1))
+	return int(max(oftenest, min(seldomest, percent)))
 }
 
 type heapLimit uint64

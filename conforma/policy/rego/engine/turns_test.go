@@ -54,10 +54,11 @@ func TestTheEndOfAnEvaluationEndsItsWaitAndTakesNobodysTurn(t *testing.T) {
 
 func TestTheCollectorRunsMoreOftenTheMoreIsInUse(t *testing.T) {
 	for live, percent := range map[uint64]int{
-		0:           seldomest,
-		garbage:     100,
-		2e9:         oftenest,
-		garbage / 2: 200,
+		0:         seldomest,
+		roomy / 4: 300,
+		roomy / 2: 100,
+		roomy:     oftenest,
+		2e9:       oftenest,
 	} {
 		if got := collecting(live); got != percent {
 			t.Errorf("%d bytes in use: %d, not %d", live, got, percent)
