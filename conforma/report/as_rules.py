@@ -6,14 +6,16 @@ The layout is that of the Go tool (specification of commands, section 15).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from conforma import gojson
-from conforma.policy.inspection import Entry
 from conforma.report.wrapping import harmless, harmless_line
 
-Inspected = Mapping[str, Sequence[Entry]]
-"""The entries of each source, by its pinned URL."""
+if TYPE_CHECKING:
+    from conforma.policy.inspection import Entry
+
+    Inspected = Mapping[str, Sequence[Entry]]
+    """The entries of each source, by its pinned URL."""
 
 _DOCUMENTATION: Final = "https://conforma.dev/docs/policy/packages"
 
