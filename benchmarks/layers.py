@@ -144,7 +144,18 @@ def by_table(layer: SafeLayer, wanted: set[str]) -> None:
 
 
 def followers(layer: SafeLayer, count: int) -> None:
-    """Read the layer's stream in so many threads."""
+    """Take the layer's blocks as they come, in so many threads, as our own consumers do."""
+
+    def drain() -> None:
+        with layer.stream() as source:
+            for _ in source.blocks():
+                pass
+
+    at_once(drain, count)
+
+
+def copiers(layer: SafeLayer, count: int) -> None:
+    """Read the layer's stream in so many threads, each into memory of its own."""
 
     def drain() -> None:
         with layer.stream() as source:
@@ -215,6 +226,8 @@ def main(arguments: list[str]) -> None:
     loops, colds, warms, inflations, plain = [], [], [], [], []
     alone: list[tuple[float, float]] = []
     many: list[tuple[float, float]] = []
+    copier: list[tuple[float, float]] = []
+    copying: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(prefix="conforma-benchmark-") as name:
         opened, opened_plain, writes = hit(Path(name, "hit"))
         single = stages(what, Path(name))
@@ -229,10 +242,17 @@ def main(arguments: list[str]) -> None:
                 warms.append(taken(lambda layer=layer: by_table(layer, wanted)))  # type: ignore[misc]
                 inflations.append(taken(lambda layer=layer: again(layer, wanted)))  # type: ignore[misc]
             plain.append(taken(lambda: readers_of(finished, readers)))
-            for found, count in ((alone, 1), (many, readers)):
-                with SafeCache.open(CacheOptions(Path(name, f"{turn}-{count}"))) as cache:
+            for number, (found, count, reading) in enumerate(
+                (
+                    (alone, 1, followers),
+                    (many, readers, followers),
+                    (copier, 1, copiers),
+                    (copying, readers, copiers),
+                )
+            ):
+                with SafeCache.open(CacheOptions(Path(name, f"{turn}-{number}"))) as cache:
                     layer = layer_in(cache, what, pace=0.05)
-                    found.append(taken(lambda layer=layer, n=count: followers(layer, n)))  # type: ignore[misc]
+                    found.append(taken(lambda of=layer, n=count, read=reading: read(of, n)))  # type: ignore[misc]
 
     def median(values: list[tuple[float, float]], which: int) -> float:
         return statistics.median(value[which] for value in values)
@@ -282,6 +302,16 @@ def main(arguments: list[str]) -> None:
                 f"{readers} followers : lone download, CPU",
                 f"{median(many, 1) / median(alone, 1):.2f}",
                 "<= 1.5",
+            ),
+            (
+                f"{readers} that read() copies : a lone one, wall",
+                f"{median(copying, 0) / median(copier, 0):.2f}",
+                "<= 1.1",
+            ),
+            (
+                f"{readers} that read() copies : a lone one, CPU",
+                f"{median(copying, 1) / median(copier, 1):.2f}",
+                "no less than the next line",
             ),
             (
                 f"{readers} plain readers of the file : lone download, CPU",

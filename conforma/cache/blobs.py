@@ -103,6 +103,9 @@ class _Standing:
     def look(self) -> Sight:
         return self._sight
 
+    def seen(self) -> None:
+        """There is never more to see."""
+
     def leave(self) -> None:
         self._done("hits", False)
 
@@ -128,6 +131,7 @@ class _Boarded:
 
     def look(self) -> Sight | None:
         flight = self._flight
+        flight.queue.enter(self._wake)
         if not flight.done:
             sight: Sight | None = flight.sight
             return sight
@@ -140,7 +144,11 @@ class _Boarded:
             raise fresh(error) from (error.__cause__ or error)
         self._entries.flights.leave(flight, self._wake)
         self._flight, self._started = self._entries.board(self._layer, self._wake)
+        self._flight.queue.enter(self._wake)
         return None
+
+    def seen(self) -> None:
+        self._flight.queue.leave(self._wake)
 
     def leave(self) -> None:
         self._entries.flights.leave(self._flight, self._wake)

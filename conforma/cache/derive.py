@@ -20,7 +20,7 @@ from conforma.cache.toc import Toc
 from conforma.cache.turns import Produced
 from conforma.errors import IntegrityError
 from conforma.oci.digest import DiffID, Digest, Hasher
-from conforma.oci.inflate import PIECE_IN, inflated
+from conforma.oci.inflate import inflated
 
 _LONGEST_LINK: Final = 1024
 _MOST_LINKS: Final = 10_000
@@ -127,9 +127,7 @@ class Derivation:
         )
         try:
             try:
-                for piece in inflated(
-                    source.pieces(PIECE_IN), media_type, self._options.limits, what
-                ):
+                for piece in inflated(source.blocks(), media_type, self._options.limits, what):
                     flight.raise_if_abandoned()
                     hasher.update(piece)
                     sink.write(piece)

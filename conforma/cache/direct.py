@@ -6,12 +6,11 @@ that is gone when its last reader closes. Nothing is shared and nothing stays.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from typing import Self
 
 from conforma.cache.contents import Contents
-from conforma.cache.handles import SharedFile
+from conforma.cache.handles import BlockReader, SharedFile
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.origins import Origins
@@ -129,7 +128,7 @@ class DirectLayers:
         check_claim(layer.digest, layer.diff_id, DiffID(hasher.expected.algorithm, hasher.hex))
         return spill.finish()
 
-    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> BlockReader:
         """The blob, once it is verified: without a cache there is nothing to follow."""
         return self.compressed(layer, cancellation).raw_reader()
 

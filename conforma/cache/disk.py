@@ -29,6 +29,7 @@ from typing import Final, Literal
 
 from conforma.cache import fs
 from conforma.cache.handles import SharedFile
+from conforma.cache.recent import GrowingFile
 from conforma.errors import CacheUnusable
 from conforma.oci.digest import DiffID, Digest, Hasher
 
@@ -129,10 +130,10 @@ class Partial:
             descriptor = os.dup(self._descriptor)  # removed under us; the content is still here
         return SharedFile(descriptor, self.size)
 
-    def follow(self) -> SharedFile:
+    def follow(self) -> GrowingFile:
         """A handle that sees what is written from now on as well."""
         with _trouble():
-            return SharedFile(os.dup(self._descriptor), self.size)
+            return GrowingFile(os.dup(self._descriptor), self.size)
 
     def pieces(self) -> Iterator[bytes]:
         """What has been written so far, read back."""

@@ -8,13 +8,12 @@ was reported may have any content.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from conforma.cache.bell import Bell
-from conforma.cache.handles import SharedFile
+from conforma.cache.handles import BlockReader, SharedFile
 from conforma.cancellation import Cancellation
 from conforma.errors import DigestMismatch
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 HELD_BACK: Final = 32 * 1024
 """Bytes at the end of a blob that nobody sees before the whole of it is verified."""
-_LOOK: Final = 0.1  # seconds after which a follower looks without having been woken
+_LOOK: Final = 0.25  # seconds after which a follower looks without having been woken
 _PIECE: Final = 1 << 20
 
 
@@ -43,7 +42,14 @@ class Ride(Protocol):
     """One follower's place in a download."""
 
     def look(self) -> Sight | None:
-        """What can be seen now. Raises the error that the download ended with."""
+        """What can be seen now; from now on the bell rings when there is more.
+
+        Raises the error that the download ended with.
+        """
+        ...
+
+    def seen(self) -> None:
+        """It is enough: the bell need not ring before the next look."""
         ...
 
     def leave(self) -> None:
@@ -51,7 +57,7 @@ class Ride(Protocol):
         ...
 
 
-class Follower(io.RawIOBase):
+class Follower(BlockReader):
     """A position in a blob that is on its way. For one thread at a time.
 
     ``board`` is called once, with the bell that says that there is more to
@@ -92,19 +98,25 @@ class Follower(io.RawIOBase):
         target = memoryview(buffer).cast("B")
         source, upto = self._await(self._position + 1)
         target = target[: max(0, upto - self._position)]
-        return self._advance(source.read_into(target, self._position), len(target))
+        try:
+            return self._advance(source.read_into(target, self._position), len(target))
+        finally:
+            self._wake.pass_on()
 
-    def pieces(self, size: int) -> Iterator[bytes]:
-        """The rest, in pieces of at most ``size`` bytes, without another copy in between."""
+    def blocks(self) -> Iterator[bytes]:
+        """The rest as it comes, in pieces of at most 1 MiB that all followers share."""
         while True:
             source, upto = self._await(self._position + 1)
             if upto <= self._position:
+                self._wake.pass_on()
                 return
             while self._position < upto:
-                length = min(size, upto - self._position)
-                piece = source.read_at(self._position, length)
-                self._advance(len(piece), length)
-                yield piece
+                try:
+                    block = source.block_at(self._position, upto)
+                    self._advance(len(block), 1)
+                finally:
+                    self._wake.pass_on()
+                yield block
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move; relative to the end of a blob of unknown size it waits for the end."""
@@ -131,7 +143,9 @@ class Follower(io.RawIOBase):
 
         Raises the error that the download ended with.
         """
-        return self._await(None)[1]
+        length = self._await(None)[1]
+        self._wake.pass_on()
+        return length
 
     def close(self) -> None:
         """Be interested no more."""
@@ -139,6 +153,7 @@ class Follower(io.RawIOBase):
         if ride is not None:
             self._unregister()
             ride.leave()
+            self._wake.pass_on()
         self._source = None
         super().close()
 
@@ -146,11 +161,21 @@ class Follower(io.RawIOBase):
         """A file with the first ``wanted`` bytes, or all there are, and how far it may be read."""
         if self._ride is None:
             raise ValueError("I/O operation on closed file")
+        try:
+            found = self._look_until(self._ride, wanted)
+        except BaseException:
+            self._ride.seen()
+            self._wake.pass_on()
+            raise
+        self._ride.seen()
+        return found
+
+    def _look_until(self, ride: Ride, wanted: int | None) -> tuple[SharedFile, int]:
         while True:
             self._wake.clear()
             if self._cancellation is not None:
                 self._cancellation.raise_if_cancelled()
-            sight = self._ride.look()
+            sight = ride.look()
             if sight is not None:
                 upto = sight.upto if sight.verified else self._presentable(sight.upto)
                 needed = wanted or 0
@@ -158,6 +183,7 @@ class Follower(io.RawIOBase):
                     needed = max(needed, self._delivered)
                 if sight.verified or (wanted is not None and upto >= needed):
                     return self._changed_to(sight.file), upto
+            self._wake.pass_on()
             self._check()
             self._wake.wait(_LOOK)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from conforma.cache import fs
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER: Final = 128 * 1024
+BLOCK: Final = 1 << 20
+"""The largest block, in bytes. Blocks end at its multiples, so readers come to read the same."""
 
 
 class SharedFile:
@@ -63,6 +67,10 @@ class SharedFile:
         """Fill ``buffer`` from ``offset``; returns how many bytes there were."""
         return os.preadv(self._descriptor, [buffer], offset)
 
+    def block_at(self, offset: int, upto: int) -> bytes:
+        """The bytes from ``offset`` to the next multiple of 1 MiB, or to ``upto`` before it."""
+        return self.read_at(offset, min(upto, offset - offset % BLOCK + BLOCK) - offset)
+
     def fileno(self) -> int:
         """The descriptor, for ``sendfile``; it stays ours, and its position has no meaning."""
         return self._descriptor
@@ -71,12 +79,20 @@ class SharedFile:
         """An independent handle at position 0."""
         return cast(BinaryIO, io.BufferedReader(self.raw_reader(), BUFFER))
 
-    def raw_reader(self) -> io.RawIOBase:
+    def raw_reader(self) -> BlockReader:
         """The same without a buffer."""
         return _Reader(self)
 
 
-class _Reader(io.RawIOBase):
+class BlockReader(io.RawIOBase):
+    """A position in a blob, from which it can also be taken in large pieces."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[bytes]:
+        """The rest, in pieces of at most 1 MiB, which other readers may hold as well."""
+
+
+class _Reader(BlockReader):
     """One reader's position in a :class:`SharedFile`."""
 
     def __init__(self, file: SharedFile) -> None:
@@ -98,6 +114,11 @@ class _Reader(io.RawIOBase):
         count = self._open().read_into(buffer, self._position)
         self._position += count
         return count
+
+    def blocks(self) -> Iterator[bytes]:
+        while block := self._open().block_at(self._position, self._open().size):
+            self._position += len(block)
+            yield block
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._open().size}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, Protocol
 
 from conforma.cache.contents import Contents
-from conforma.cache.handles import BUFFER, SharedFile
+from conforma.cache.handles import BUFFER, BlockReader, SharedFile
 from conforma.cancellation import Cancellation
 from conforma.oci.digest import DiffID, Digest
 from conforma.oci.manifest import Descriptor
@@ -33,7 +33,7 @@ class Source(Protocol):
         """The plain tar."""
         ...
 
-    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> BlockReader:
         """The bytes as they come."""
         ...
 
@@ -44,6 +44,29 @@ class Source(Protocol):
     def contents_at_hand(self, layer: SafeLayer) -> Contents | None:
         """The files, if that costs neither a download nor waiting."""
         ...
+
+
+class Stream(io.BufferedReader):
+    """A reader of a blob. The cheapest way to read all of it is :meth:`blocks`."""
+
+    def __init__(self, source: BlockReader) -> None:
+        super().__init__(source, BUFFER)
+        self._source = source
+
+    def blocks(self) -> Iterator[bytes]:
+        """The rest as it comes, in pieces of at most 1 MiB.
+
+        Readers of one download share them: the bytes of a block are read once, however many
+        follow. Raises what reading raises. Read nothing else before the iteration has ended.
+        """
+        buffered = self._source.tell() - self.tell()
+        if buffered:
+            yield self.read(buffered)
+        try:
+            yield from self._source.blocks()
+        finally:
+            if not self.closed:
+                self.tell()  # asks the source, which has moved on
 
 
 class SafeLayer:
@@ -102,7 +125,7 @@ class SafeLayer:
         """
         return self._source.uncompressed(self, cancellation).reader()
 
-    def stream(self, cancellation: Cancellation | None = None) -> BinaryIO:
+    def stream(self, cancellation: Cancellation | None = None) -> Stream:
         """The blob from its beginning while it is still being downloaded, by whomever.
 
         Any number of readers may follow one download; each has its own
@@ -111,7 +134,7 @@ class SafeLayer:
         digest has matched, and reading raises what :meth:`compressed` raises
         if it does not. Close it, or the download runs on for nobody.
         """
-        return cast(BinaryIO, io.BufferedReader(self._source.stream(self, cancellation), BUFFER))
+        return Stream(self._source.stream(self, cancellation))
 
     def contents(self, cancellation: Cancellation | None = None) -> Contents:
         """The table of contents, and the files' bytes on demand.

@@ -6,7 +6,6 @@ Every promise made here is a numbered test; ``DESIGN.md`` has the table.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ from conforma.cache.contents import Contents
 from conforma.cache.derive import Derivation
 from conforma.cache.directory import mode, prepare
 from conforma.cache.disk import Key, LayerStore
-from conforma.cache.handles import SharedFile
+from conforma.cache.handles import BlockReader, SharedFile
 from conforma.cache.index import Index
 from conforma.cache.integrity import Integrity
 from conforma.cache.layers import Fetch, SafeLayer
@@ -234,7 +233,7 @@ class SafeCache:
         """The layer's plain tar, complete and verified. Used by :class:`SafeLayer`."""
         return self._demand(self._plains.get, layer, cancellation)
 
-    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> io.RawIOBase:
+    def stream(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> BlockReader:
         """The layer's blob as it comes. Used by :class:`SafeLayer`."""
         if self._proofs is not None and not self._proofs.holds(layer):
             # Somebody else's download may not be followed before there is a proof.

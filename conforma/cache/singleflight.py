@@ -18,18 +18,20 @@ from contextlib import contextmanager
 from os import register_at_fork
 from typing import Any, Final, Generic, TypeVar
 
-from conforma.cache.bell import Bell
+from conforma.cache.bell import Bell, Queue
 from conforma.cancellation import Cancellation
 from conforma.errors import CacheError, Interrupted
 
 T = TypeVar("T")
 
-# Seconds between two rounds of waking. With many followers each costs 0.1 ms of the
-# interpreter, which the work needs as well: with the second pause, for each of
-# them, it takes a twentieth of the time at most. With the first, one that follows
-# a fast download finds pieces worth being woken for.
+# Seconds between two rounds of waking. Waking costs the interpreter, which the work
+# needs as well: with the second pause, for each of those who follow, it has
+# little of the time. With the first, one that follows a fast download finds pieces worth
+# being woken for. After so many bytes waking costs less than that they wait,
+# because they find them in memory only for a while (see recent.py).
 _PAUSE: Final = 0.003
 _PAUSE_EACH: Final = 0.002
+_ENOUGH: Final = 2 << 20
 
 _filling = threading.local()
 _groups: weakref.WeakSet[SingleFlight[Any]] = weakref.WeakSet()
@@ -74,7 +76,10 @@ class Flight(Generic[T]):
         """What followers may see of the result while it is being made; see :meth:`show`."""
         self.waiters: list[threading.Event | Bell] = []
         self.followers: list[Bell] = []
+        self.queue = Queue()
+        """Those of the followers who wait for more to be shown."""
         self._woken = 0.0  # when the followers were, in seconds
+        self._woken_at = 0  # and how far the work was then, in bytes
         self.afterwards: list[Callable[[Flight[T]], None]] = []
 
     def raise_if_abandoned(self) -> None:
@@ -88,18 +93,21 @@ class Flight(Generic[T]):
             self._group.forget(self)
         raise Abandoned("nobody waits for this download any more")
 
-    def show(self, sight: Any, *, final: bool = False) -> None:
-        """Let followers see how far the work has come.
+    def show(self, sight: Any, reached: int, *, final: bool = False) -> None:
+        """Let followers see how far the work has come, ``reached`` bytes.
 
-        They are woken now if it is ``final`` or long enough since the last
-        time; else by the next sight, or they look by themselves.
+        They are woken now if it is ``final``, or if it is long enough, or far enough,
+        since the last time; else by the next sight, or they look by themselves.
         """
         self.sight = sight
         now = time.monotonic()
-        if final or now - self._woken >= max(_PAUSE, _PAUSE_EACH * len(self.followers)):
-            self._woken = now
-            for bell in tuple(self.followers):
-                bell.set()
+        if (
+            final
+            or reached - self._woken_at >= _ENOUGH
+            or now - self._woken >= max(_PAUSE, _PAUSE_EACH * len(self.followers))
+        ):
+            self._woken, self._woken_at = now, reached
+            self.queue.ring()
 
     def wait(self, seconds: float) -> None:
         """Sleep as a part of the work; raises :class:`Abandoned`."""
@@ -197,6 +205,8 @@ class SingleFlight(Generic[T]):
             flight.interested -= 1
             if wake in flight.followers:
                 flight.followers.remove(wake)
+        if wake is not None:
+            flight.queue.leave(wake)
 
     def afterwards(self, flight: Flight[T], call: Callable[[Flight[T]], None]) -> None:
         """Have ``call`` called when the flight has landed; at once if it has."""

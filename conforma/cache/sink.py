@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from conforma.cache.disk import DiskTrouble, Key, LayerStore, Partial
 from conforma.cache.handles import SharedFile
+from conforma.cache.recent import GrowingFile
 from conforma.errors import CacheUnusable
 
 T = TypeVar("T")
@@ -50,9 +51,9 @@ class Spill:
                     hint="free some space, or set TMPDIR to a directory that has some",
                 ) from cause
 
-    def follow(self) -> SharedFile:
+    def follow(self) -> GrowingFile:
         """A handle that sees what is written from now on as well."""
-        return self.finish()
+        return GrowingFile(os.dup(self._descriptor), self.size)
 
     def finish(self) -> SharedFile:
         """A handle on everything that was written."""
@@ -79,7 +80,7 @@ class CacheSink:
         self._make_room: Callable[[], None] | None = make_room
         self._partial: Partial | None = None
         self._spill: Spill | None = None
-        self._followed: tuple[Spill | Partial, SharedFile] | None = None
+        self._followed: tuple[Spill | Partial, GrowingFile] | None = None
         self._name = str(key)
         try:
             if not store.writable:
@@ -104,8 +105,14 @@ class CacheSink:
         target = self._spill or self._partial
         assert target is not None
         if self._followed is None or self._followed[0] is not target:
+            self.settle()
             self._followed = (target, target.follow())
         return self._followed[1]
+
+    def settle(self) -> None:
+        """Nobody needs to have the file's last blocks in memory any more."""
+        if self._followed is not None:
+            self._followed[1].settle()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append, in the cache if possible. Raises ``CacheUnusable``."""

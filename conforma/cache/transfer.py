@@ -86,7 +86,7 @@ class Transfer:
                 )
             hasher.check(what)
             # It need not have its name yet to be read to its end.
-            flight.show(Sight(sink.follow(), sink.size, verified=True), final=True)
+            flight.show(Sight(sink.follow(), sink.size, verified=True), sink.size, final=True)
             handle = sink.publish(key, durable=self._options.durable)
         except (IntegrityError, CacheUnusable):
             sink.discard()
@@ -97,6 +97,8 @@ class Transfer:
             else:
                 sink.discard()
             raise
+        finally:
+            sink.settle()
         if not sink.stored:
             return Produced(handle, "pass_through")
         self._counters.add("disk_bytes", handle.size)
@@ -122,7 +124,7 @@ class Transfer:
                     )
                 hasher.update(chunk)
                 sink.write(chunk)
-                flight.show(Sight(sink.follow(), sink.size))
+                flight.show(Sight(sink.follow(), sink.size), sink.size)
 
     def _take_over(
         self,
@@ -162,4 +164,4 @@ class Transfer:
                 return
             hasher.update(piece)
             sink.write(piece)
-            flight.show(Sight(sink.follow(), sink.size))
+            flight.show(Sight(sink.follow(), sink.size), sink.size)

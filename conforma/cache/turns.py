@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.follow import Sight
-from conforma.cache.handles import SharedFile
 from conforma.cache.locks import EntryLock, Note
+from conforma.cache.recent import GrowingFile
 from conforma.cache.singleflight import Flight, filling
 from conforma.cache.stats import Counters, Outcome
 from conforma.errors import AccessDenied, NotFound
@@ -66,18 +66,21 @@ class Turns:
         watch = _Watch(self._store, key)
         started = time.monotonic()
         delay = _SHORTEST_WAIT
-        while not lock.try_acquire():
-            watch.look(lock.note())
-            watch.show(flight)
-            if watch.stalled_for() > self._patience:
-                self._counters.add("takeovers")
-                with filling(key):
-                    return make()
-            flight.wait(delay)
-            delay = min(delay * 1.5, _LONGEST_WAIT)
-            if (found := find()) is not None:
-                self._counters.add("lock_wait", time.monotonic() - started)
-                return Produced(found, "coalesced")
+        try:
+            while not lock.try_acquire():
+                watch.look(lock.note())
+                watch.show(flight)
+                if watch.stalled_for() > self._patience:
+                    self._counters.add("takeovers")
+                    with filling(key):
+                        return make()
+                flight.wait(delay)
+                delay = min(delay * 1.5, _LONGEST_WAIT)
+                if (found := find()) is not None:
+                    self._counters.add("lock_wait", time.monotonic() - started)
+                    return Produced(found, "coalesced")
+        finally:
+            watch.settle()
         try:
             self._counters.add("lock_wait", time.monotonic() - started)
             if (found := find()) is not None:
@@ -113,7 +116,7 @@ class _Watch:
         self._sign: tuple[object, ...] = ()
         self._changed = time.monotonic()
         self._looked = 0.0
-        self._followed: SharedFile | None = None
+        self._followed: GrowingFile | None = None
         self.attempt = ""
 
     def look(self, note: Note | None) -> None:
@@ -133,16 +136,23 @@ class _Watch:
         if not flight.followers:
             return
         if self._followed is None or self._followed.is_nameless:
+            self.settle()
             self._followed = None
             for path in self._partials():
                 try:
                     descriptor = self._store.files.open(path)
                 except OSError:
                     continue
-                self._followed = SharedFile(descriptor, 0)
+                self._followed = GrowingFile(descriptor, 0)
                 break
         if self._followed is not None:
-            flight.show(Sight(self._followed, self._followed.stored_bytes))
+            size = self._followed.stored_bytes
+            flight.show(Sight(self._followed, size), size)
+
+    def settle(self) -> None:
+        """Nobody needs to have what the other process wrote last in memory any more."""
+        if self._followed is not None:
+            self._followed.settle()
 
     def stalled_for(self) -> float:
         """Seconds without a sign of life from whoever holds the lock."""

@@ -13,8 +13,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from io import BufferedReader
-from typing import Final, cast
 
 from conforma.cache.direct import DirectLayers
 from conforma.cache.disk import Key
@@ -26,8 +24,6 @@ from conforma.oci.manifest import Descriptor
 from conforma.serve.bodies import Body, HandleBody
 
 Fetch = Callable[[int], AbstractContextManager[Iterator[bytes]]]
-
-_PIECE: Final = 1 << 20
 
 
 class Landings:
@@ -68,7 +64,7 @@ class _LandingBody:
         self._layer = layer
         self._count = count
         # Readers of a range want no more than their bytes, hence no large buffer to fill.
-        self._stream = cast(BufferedReader, layer.stream(cancellation))
+        self._stream = layer.stream(cancellation)
 
     @property
     def size(self) -> int:
@@ -96,13 +92,15 @@ class _LandingBody:
         try:
             with self._stream as stream:
                 stream.seek(offset)
-                while count:
-                    piece = stream.read1(min(count, _PIECE))
-                    if not piece:
-                        raise ConnectionAbortedError("the download ended early")
+                for block in stream.blocks() if count else ():
+                    piece = memoryview(block)[:count]
                     connection.sendall(piece)
                     sent(len(piece))
                     count -= len(piece)
+                    if not count:
+                        return
+                if count:
+                    raise ConnectionAbortedError("the download ended early")
         except ConformaError as cause:
             # The head promised a length, so falling short of it is the way to tell.
             raise ConnectionAbortedError(cause.message) from cause
