@@ -77,6 +77,7 @@ def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: G
     from conforma.cli import logs
     from conforma.cli.preparation import prepare
     from conforma.cli.signals import run_until_told
+    from conforma.policy.rego.engine import Engine
     from conforma.report import explanation
     from conforma.validate.expansion import expand
     from conforma.validate.explain import explain
@@ -84,8 +85,10 @@ def _run(code: str, wanted: str, output: str, options: ImageOptions, settings: G
     trace = logs.start_as(settings)
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
+        engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
         prepared = prepare(
             stack,
+            engine,
             options,
             settings,
             cancellation,

@@ -122,6 +122,7 @@ class World:
 
 def prepare(
     stack: ExitStack,
+    engine: Engine | None,
     options: ImageOptions,
     settings: Globals,
     cancellation: Cancellation,
@@ -129,12 +130,10 @@ def prepare(
     trace_rules: bool,
     formats: frozenset[str],
 ) -> Preparation:
-    """Make what the run needs; ``stack`` closes it.
+    """Make what the run needs; ``stack`` closes it. Without a policy there is no ``engine``.
 
     Raises one error with everything that is wrong with the input.
     """
-    # The engine comes up while we load the rest of the program and fetch the policy.
-    engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
     origins = Origins() if "provenance" in formats else None
     world = open_world(stack, options, settings, cancellation, origins)
     found = inputs.read(options, world.sources, world.cluster, world.load_key)

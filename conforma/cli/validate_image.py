@@ -1,43 +1,20 @@
-"""What ``conforma validate image`` does: prepare, validate, report, exit status.
+"""The beginning of ``conforma validate image``: nothing but what the policy engine needs to start.
 
-Everything that can be known to be wrong before the first image is looked at
-is found, and told together, before the first image is looked at.
+The engine is a process of its own. It comes up while this one loads the rest
+of the program, which takes a quarter of a run that finds everything in its cache.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from conforma.cancellation import Cancellation
-from conforma.cli import logs, progress, vsa
-from conforma.cli.color import color_wanted
-from conforma.cli.options import Globals, ImageOptions
-from conforma.cli.outcome import Collected, is_worth_writing, raise_unless_passed
-from conforma.cli.preparation import Preparation, prepare
+from conforma.cli import logs
 from conforma.cli.signals import run_until_told
-from conforma.cli.version import version
-from conforma.errors import InputError
-from conforma.gotext import quoted
-from conforma.policy.effective_time import rfc3339_nano
-from conforma.report import targets
-from conforma.report.formats import Options
-from conforma.validate.component import validate_component
-from conforma.validate.expansion import expand
-from conforma.validate.result import ComponentResult, Report
-from conforma.validate.run import validate_snapshot
-from conforma.validate.snapshot import Component
+from conforma.policy.rego.engine import Engine
 
 if TYPE_CHECKING:
-    from conforma.ledger.earlier import Earlier
-    from conforma.trust.identity import Identity
-
-log = logging.getLogger(__name__)
-
-_FILTER_TYPES: Final = ("include-exclude", "ec-policy")
+    from conforma.cli.options import Globals, ImageOptions
 
 
 def run(options: ImageOptions, settings: Globals) -> int:
@@ -47,123 +24,10 @@ def run(options: ImageOptions, settings: Globals) -> int:
     components did not pass, could not be decided, or were not looked at.
     """
     trace = logs.start_as(settings)
-    outputs = _targets(options)
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
-        prepared = prepare(
-            stack,
-            options,
-            settings,
-            cancellation,
-            trace_rules="opa" in trace,
-            formats=frozenset(target.format for target in outputs),
-        )
-        _warn_of_skipped_checks(options)
-        _warn_of_loose_patterns(prepared.verifier.policy.identity)
-        order = vsa.order(prepared.summaries, options, stack, cancellation)
-        earlier = vsa.earlier(
-            prepared.summaries, options, prepared.policy, prepared.key, stack, cancellation
-        )
-        report = _validated(prepared, options, settings, cancellation, earlier)
-        if is_worth_writing(report):
-            targets.write(report, outputs, sys.stdout.buffer)
-            if order is not None:
-                vsa.make(report, order)
-        raise_unless_passed(report, strict=options.strict)
+        engine = stack.enter_context(Engine.start(cancellation)) if options.policy else None
+        from conforma.cli import image_run
+
+        image_run.run(stack, engine, cancellation, options, settings, trace_rules="opa" in trace)
     return 0
-
-
-def _validated(
-    prepared: Preparation,
-    options: ImageOptions,
-    settings: Globals,
-    cancellation: Cancellation,
-    earlier: Earlier | None,
-) -> Report:
-    snapshot, expansion, unread = expand(prepared.snapshot, prepared.registry, cancellation)
-    tools = prepared.tools(snapshot)
-
-    def validate(component: Component) -> ComponentResult:
-        if earlier is not None:
-            spared = vsa.spared(component, earlier, prepared.registry)
-            if spared is not None:
-                return spared
-        if component.container_image in unread:
-            raise unread[component.container_image]
-        return validate_component(component, prepared.checks, tools)
-
-    with progress.shown(
-        len(snapshot.components), lambda: prepared.layers.stats, quiet=settings.quiet
-    ) as watcher:
-        results = validate_snapshot(
-            snapshot.components,
-            validate,
-            workers=options.workers,
-            cancellation=cancellation,
-            watcher=watcher,
-        )
-    moments = (result.moment for result in results if result.moment is not None)
-    return Report(
-        results,
-        snapshot=options.snapshot,
-        key=prepared.key,
-        policy=prepared.policy,
-        version=version(),
-        effective_time=rfc3339_nano(prepared.checks.effective_time.for_report(moments)),
-        created=datetime.now(UTC),
-        show_successes=options.show_successes,
-        info=options.info,
-        expansion=expansion,
-        effort=prepared.effort(),
-    )
-
-
-def _warn_of_skipped_checks(options: ImageOptions) -> None:
-    if options.skip_image_sig_check:
-        log.warning("Image signature check skipped")
-    if options.skip_att_sig_check:
-        log.warning(
-            "Attestation signature check skipped, fetching attestations without verification"
-        )
-    if options.skip_image_sig_check and options.skip_att_sig_check:
-        log.warning(
-            "Both --skip-image-sig-check and --skip-att-sig-check are active, "
-            "all cryptographic verification is disabled"
-        )
-
-
-def _warn_of_loose_patterns(identity: Identity | None) -> None:
-    for pattern in identity.unanchored if identity is not None else ():
-        log.warning(
-            "the identity pattern %s also matches in the middle of longer names; "
-            "begin it with ^ and end it with $",
-            quoted(pattern),
-        )
-
-
-def _targets(options: ImageOptions) -> tuple[targets.Target, ...]:
-    """The outputs; what is wrong with them is found before any work begins."""
-    with Collected() as problems:
-        if options.filter_type not in _FILTER_TYPES:
-            raise InputError(
-                f"invalid --filter-type: {quoted(options.filter_type)} "
-                f"(valid: {', '.join(_FILTER_TYPES)})"
-            )
-    texts = list(options.output)
-    if options.output_file:
-        texts.append(f"json={options.output_file}")
-    found: tuple[targets.Target, ...] = ()
-    with problems:
-        found = targets.parse_all(
-            texts,
-            Options(
-                show_successes=options.show_successes,
-                show_warnings=options.show_warnings,
-                show_policy_docs_link=options.show_policy_docs_link,
-                color=color_wanted(
-                    no_color=options.no_color, color=options.color, stdout=sys.stdout
-                ),
-            ),
-        )
-    problems.raise_any()
-    return found
