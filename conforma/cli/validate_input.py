@@ -10,14 +10,13 @@ from typing import Any, Final
 import click
 
 from conforma.cli.command import Flag, GoCommand
-from conforma.cli.gotypes import GoInt, GoList
+from conforma.cli.gotypes import GoBool, GoInt, GoList
 from conforma.cli.image_flags import DEFAULT_WORKERS, image_flags, image_options
 from conforma.errors import InputError
 
 # What these say is the same for images and for documents.
 _SHARED: Final = frozenset(
     (
-        "strict",
         "effective_time",
         "allow_past_effective_time",
         "info",
@@ -60,6 +59,12 @@ _SHARED: Final = frozenset(
             type=GoInt(),
             default=DEFAULT_WORKERS,
             help="Files judged at the same time.",
+        ),
+        Flag(
+            ["--strict", "-s"],
+            type=GoBool(),
+            default=True,
+            help="Fail if a rule is violated.",
         ),
         *(flag for flag in image_flags() if flag.name in _SHARED),
     ],

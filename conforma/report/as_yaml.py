@@ -2,8 +2,8 @@
 
 Written by hand because a YAML library needs the whole document in memory and
 takes minutes for a large one. Text is plain when no YAML version could read
-it as something else, a literal block when it has several lines, and otherwise
-a JSON string, which is YAML as well.
+it as something else, a literal block when it has several lines, in single quotes
+when it begins like a collection, and otherwise a JSON string, which is YAML as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from conforma import gojson
 from conforma.report import document
 from conforma.validate.result import Report
 
-_PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./@+()=-]|:(?=[^ ])| (?=[A-Za-z0-9(]))*")
+_PLAIN: Final = re.compile(r"[A-Za-z/](?:[A-Za-z0-9_./@+()=-]|:(?=[^ ])| (?=[A-Za-z0-9(]))*")
+# Begins as no plain text may, and is therefore text in quotes of either kind; Go takes these.
+_SINGLE: Final = re.compile(r"[][{}&*!|>%@`'\"#,](?:[ -~]*[!-~])?")
 _WORDS: Final = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 _BLOCK: Final = re.compile(r"[^\s\x00-\x1f][^\x00-\x09\x0b-\x1f\x7f-\x9f\ufeff\u2028\u2029]*")
 _UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -37,7 +39,7 @@ def _lines(value: Any, indent: int) -> Iterator[str]:
     margin = " " * indent
     if isinstance(value, Mapping):
         for key in sorted(value):
-            yield f"{margin}{_scalar(key, indent)}:"
+            yield f"{margin}{_one_line(key)}:"
             yield from _member(value[key], indent)
         return
     for item in value:
@@ -64,11 +66,18 @@ def _member(value: Any, indent: int) -> Iterator[str]:
 def _scalar(value: Any, indent: int) -> str:
     if not isinstance(value, str):
         return gojson.dumps(value)
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return value
     if "\n" in value[:-1] and _BLOCK.fullmatch(value) and not value.endswith("\n\n"):
         margin = "\n" + " " * (indent + 2)
         keep = "" if value.endswith("\n") else "-"
         return f"|{keep}{margin}{value.removesuffix(chr(10)).replace(chr(10), margin)}"
+    return _one_line(value)
+
+
+def _one_line(value: str) -> str:
+    """Text on one line, which a key has to be."""
+    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    if _SINGLE.fullmatch(value):
+        return "'" + value.replace("'", "''") + "'"
     quoted = gojson.dumps(value, escape_html=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)

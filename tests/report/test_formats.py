@@ -183,6 +183,19 @@ def test_yaml_looks_like_the_sample() -> None:
     )
 
 
+def test_yaml_quotes_as_go_does_and_keeps_keys_on_their_line() -> None:
+    policy = {"plain": "/tmp/in.json", "single": "{it's}", "words": "true", "two\nlines": "* "}
+    shown = text_of(report(component(), policy=policy), "yaml")
+    assert yaml.safe_load(shown)["policy"] == policy
+    for line in (
+        "plain: /tmp/in.json",
+        "single: '{it''s}'",
+        'words: "true"',
+        '"two\\nlines": "* "',
+    ):
+        assert f"\n  {line}\n" in shown
+
+
 def test_yaml_shows_a_key_as_a_block() -> None:
     pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
     shown = text_of(report(component(), key=pem), "yaml")
