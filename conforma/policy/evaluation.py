@@ -11,30 +11,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from conforma.cancellation import Cancellation
-from conforma.errors import EvaluationFailed, PolicyError
-from conforma.findings import Finding, PolicyWarning, Violation
+from conforma.errors import PolicyError
+from conforma.findings import Finding
 from conforma.oci.reference import Reference
 from conforma.policy.config import Patterns, SourceGroup
 from conforma.policy.criteria import Criteria
 from conforma.policy.effective_time import nanoseconds
-from conforma.policy.outcomes import classified, described, success_of
-from conforma.policy.presentation import Findings, consequences, with_exclude_note
-from conforma.policy.questions import Questions
+from conforma.policy.judgement import GroupOutcome, Plan
+from conforma.policy.presentation import Findings
 from conforma.policy.rego.annotations import RuleDetails
 from conforma.policy.rego.engine import Builtin, Engine, Input, Output
 from conforma.policy.rules import Rule, RuleBook
-from conforma.policy.scoring import Applicable, Decision, Item, Subject
-from conforma.policy.selection import FilterType, Packages, Selection, pipeline_intentions
+from conforma.policy.scoring import Applicable, Item, Subject
+from conforma.policy.selection import FilterType, Selection, pipeline_intentions
 
-log = logging.getLogger(__name__)
 trace_log = logging.getLogger("conforma.rego")
 
 TRACE: Final = 5
@@ -46,61 +43,6 @@ _INPUT_FILE: Final[Mapping[str, str]] = {"name": "input.json", "dir": "/"}
 _NO_RULES: Final = "no rego files found in policy subdirectory"
 
 _PLANS: Final = 64
-
-Fate = Literal["kept", "excluded", "excepted", "consequence"]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What became of one result or one silent rule, and which items decided it.
-
-    ``query`` is the rule that spoke, empty for a success. ``finding`` is as it
-    is reported, or would be if it were kept.
-    """
-
-    finding: Finding
-    fate: Fate
-    decision: Decision
-    query: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupOutcome:
-    """What one source group says about one component.
-
-    ``findings`` are what is reported, with all metadata. ``trail`` explains
-    everything that was considered, ``packages`` what was evaluated.
-    """
-
-    findings: tuple[Finding, ...]
-    trail: tuple[Step, ...]
-    packages: Packages
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the items that apply to a component decide before anything is evaluated.
-
-    ``silent`` is what becomes of each annotated rule if it has nothing to say.
-    Components to which the same items apply share a plan.
-    """
-
-    selection: Selection
-    packages: Packages
-    asked: Questions
-    silent: tuple[tuple[Rule, Step], ...]
-
-    @classmethod
-    def of(cls, selection: Selection) -> _Plan:
-        packages = selection.packages()
-        silent = []
-        for rule in selection.book.rules.values():
-            # A rule whose success would be kept is in a package that is evaluated.
-            decision = selection.decide(Subject(rule.code, collections=rule.collections))
-            fate: Fate = "kept" if decision.included else "excluded"
-            silent.append((rule, Step(success_of(rule), fate, decision)))
-        asked = Questions(selection.book, packages.names)
-        return cls(selection, packages, asked, tuple(silent))
 
 
 class Judge(Protocol):
@@ -204,8 +146,8 @@ class SourceGroupEvaluator:
     def _select(self, items: Applicable) -> Selection:
         return Selection(self.book, items, self._mode, self._intentions)
 
-    def _plan_for(self, items: Applicable) -> _Plan:
-        return _Plan.of(self._select(items))
+    def _plan_for(self, items: Applicable) -> Plan:
+        return Plan.of(self._select(items))
 
     def dormant(
         self, subject: Subject, image: Reference, component_name: str, moment: datetime
@@ -254,25 +196,7 @@ class SourceGroupEvaluator:
         except PolicyError as error:
             self._located(error)
             raise
-        trail = list(_considered(plan, answers, moment))
-        findings = [step.finding for step in trail if step.fate == "kept"]
-        if not findings:
-            log.error("no successes, warnings, or failures, check input")
-            raise EvaluationFailed(
-                "no successes, warnings, or failures, check input",
-                hint="no rule of this source group is left by its include and exclude items",
-            )
-        hidden = consequences(findings, plan.selection.book.rules)
-        trail = [_settled(step, hidden) for step in trail]
-        unmatched = plan.selection.unmatched(_subject(step) for step in trail)
-        return GroupOutcome(
-            (
-                *(step.finding for step in trail if step.fate == "kept"),
-                *(PolicyWarning(_nothing_matches(item)) for item in unmatched),
-            ),
-            tuple(trail),
-            plan.packages,
-        )
+        return plan.outcome(answers, moment)
 
 
 def judge_all(
@@ -306,48 +230,9 @@ def judge_all(
     return Findings.of(findings, info=info)
 
 
-def _considered(plan: _Plan, answers: Sequence[list[Any]], moment: datetime) -> Iterator[Step]:
-    """All results and all silent rules, with what the criteria make of them."""
-    spoken: set[tuple[str, str]] = set()
-    for result, excepted in plan.asked.results(answers):
-        if excepted:
-            reason = f"data.{result.package}.exception names the rule"
-            yield Step(result.finding, "excepted", Decision(False, reason=reason), result.query)
-            continue
-        result = described(result, plan.selection.book.rules, moment)
-        decision = plan.selection.decide(result.subject)
-        finding = classified(result, moment)
-        if decision.included:
-            spoken.add((result.package, finding.code))
-        yield Step(finding, "kept" if decision.included else "excluded", decision, result.query)
-    for rule, step in plan.silent:
-        if (rule.package, rule.code) not in spoken:
-            yield step
-
-
-def _settled(step: Step, hidden: frozenset[str]) -> Step:
-    if step.fate != "kept":
-        return step
-    if step.finding.code in hidden:
-        return replace(step, fate="consequence")
-    if isinstance(step.finding, Violation):
-        return replace(step, finding=with_exclude_note(step.finding))
-    return step
-
-
-def _subject(step: Step) -> Subject:
-    finding = step.finding
-    collections = finding.metadata.get("collections", ()) if finding.code else ()
-    return Subject(finding.code, finding.terms, tuple(collections))
-
-
 def _has_rules(directory: Path) -> bool:
     names = (path.name.lower() for path in directory.rglob("*"))
     return any(name.endswith(".rego") and not name.endswith("_test.rego") for name in names)
-
-
-def _nothing_matches(item: str) -> str:
-    return f"Include criterion '{item}' doesn't match any policy rule"
 
 
 def _log_trace(output: Output) -> None:

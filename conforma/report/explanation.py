@@ -8,7 +8,7 @@ from typing import Any, Final
 from conforma import gojson
 from conforma.findings import Finding, PolicyWarning, Success, Violation
 from conforma.policy.effective_time import rfc3339_nano
-from conforma.policy.evaluation import Step
+from conforma.policy.judgement import Step
 from conforma.policy.presentation import description_of
 from conforma.policy.scoring import Decision, Item, Match
 from conforma.report.wrapping import harmless, harmless_line, shortened, wrapped

@@ -18,7 +18,8 @@ from conforma.errors import InputError
 from conforma.findings import Finding
 from conforma.gotext import quoted
 from conforma.oci.reference import Reference
-from conforma.policy.evaluation import GroupOutcome, SourceGroupEvaluator, Step
+from conforma.policy.evaluation import SourceGroupEvaluator
+from conforma.policy.judgement import GroupOutcome, Step
 from conforma.policy.rego.annotations import RuleDetails
 from conforma.policy.rego.engine import Builtin, Input
 from conforma.policy.rules import Rule

@@ -24,7 +24,8 @@ from conforma.findings import Finding, PolicyWarning, Success, Violation
 from conforma.oci.reference import Reference
 from conforma.policy.config import Criterion, Patterns, SourceGroup, Volatile
 from conforma.policy.effective_time import nanoseconds
-from conforma.policy.evaluation import GroupOutcome, SourceGroupEvaluator, judge_all
+from conforma.policy.evaluation import SourceGroupEvaluator, judge_all
+from conforma.policy.judgement import GroupOutcome
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
 
