@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from acceptance.steps.cache import *  # noqa: F403
+from acceptance.steps.documents import *  # noqa: F403
 from acceptance.steps.images import *  # noqa: F403
 from acceptance.steps.ledger import *  # noqa: F403
 from acceptance.steps.outcome import *  # noqa: F403
