@@ -85,4 +85,4 @@ def _entries(rule: AnnotatedRule) -> Iterator[Entry]:
     check_shape(rule)
     for link in rule.chain:
         if link.content is not None or (link.of_rule and rule_kind(rule.name)):
-            yield Entry(link, ".".join(rule.package if link.of_rule else link.path))
+            yield Entry(link, ".".join(rule.package))
