@@ -62,6 +62,7 @@ class Index:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._lock = threading.Lock()
+        self._closed = False
         self.writes = 0
 
     def used(self, key: Key, media_type: str = "") -> None:
@@ -101,8 +102,7 @@ class Index:
                         stored[name] = fact
             answer.put(stored)
 
-        if self._writable:
-            self._ask(collect)
+        if self._writable and self._ask(collect):
             with contextlib.suppress(queue.Empty):
                 found = {**found, **answer.get(timeout=_PATIENCE)}
         return found
@@ -110,10 +110,11 @@ class Index:
     def fact(self, key: Key) -> Fact | None:
         """The fact about one entry, if there is one."""
         answer: queue.SimpleQueue[Fact | None] = queue.SimpleQueue()
-        if not self._writable:
-            return None
         name = str(key)
-        self._ask(lambda database: answer.put(_parse(database.get(name))))
+        if not (
+            self._writable and self._ask(lambda database: answer.put(_parse(database.get(name))))
+        ):
+            return None
         try:
             return answer.get(timeout=_PATIENCE)
         except queue.Empty:
@@ -133,23 +134,27 @@ class Index:
     def totals(self) -> Totals:
         """What all runs that have ended have counted."""
         answer: queue.SimpleQueue[Totals] = queue.SimpleQueue()
-        if not self._writable:
+        if not (
+            self._writable
+            and self._ask(lambda database: answer.put(Totals.parse(database.get(_TOTALS))))
+        ):
             return Totals()
-        self._ask(lambda database: answer.put(Totals.parse(database.get(_TOTALS))))
         try:
             return answer.get(timeout=_PATIENCE)
         except queue.Empty:
             return Totals()
 
     def close(self) -> None:
-        """Write what is waiting to be written."""
+        """Write what is waiting to be written. What is noted or asked later is not."""
         while self._checked:
             name, moment = self._checked.popitem()
             self._ask(partial(self._note, name=name, fact=Fact(0.0, "", moment)))
         with self._lock:
+            # Whoever evicts may still ask; a second thread for that would take our word to end.
+            self._closed = True
             thread, self._thread = self._thread, None
-        if thread is not None:
             self._tasks.put(None)
+        if thread is not None:
             self._hurry.set()
             thread.join(_PATIENCE)
 
@@ -160,16 +165,20 @@ class Index:
         self._hurry = threading.Event()
         self._lock = threading.Lock()
 
-    def _ask(self, task: Callable[[Any], None], *, hurry: bool = True) -> None:
-        self._tasks.put(task)
-        if hurry:
-            self._hurry.set()
+    def _ask(self, task: Callable[[Any], None], *, hurry: bool = True) -> bool:
+        """Have the thread do it; ``False`` if the index is closed and nobody will."""
         with self._lock:
+            if self._closed:
+                return False
+            self._tasks.put(task)
             if self._thread is None:
                 thread = threading.Thread(target=self._serve, name="cache index", daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread to be had: the next task tries
                     thread.start()
                     self._thread = thread
+        if hurry:
+            self._hurry.set()
+        return True
 
     def _serve(self) -> None:
         database = self._open()

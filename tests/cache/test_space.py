@@ -275,6 +275,19 @@ def test_the_index_runs_no_code_that_was_planted_in_it(tmp_path: Path, where: st
     assert not (tmp_path / "boom").exists()
 
 
+def test_a_closed_index_answers_late_questions_without_a_thread(tmp_path: Path) -> None:
+    """An evictor may ask while the cache is closed: a second thread took the word to end."""
+    key = Key("blobs", "sha256", "a" * 64)
+    others = set(threading.enumerate())
+    index = Index(tmp_path / "index", writable=True)
+    index.used(key)
+    index.close()
+    assert list(index.facts()) == [str(key)]
+    assert index.fact(key) is None
+    assert index.totals().hits == 0
+    assert set(threading.enumerate()) <= others
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "directory"])
 def test_a_damaged_index_costs_recency_and_nothing_else(tmp_path: Path, damage: str) -> None:
     cache = opened(tmp_path / "c")
