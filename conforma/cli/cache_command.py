@@ -1,4 +1,4 @@
-"""What the commands of ``conforma cache`` share: their flags, the cache they open, sizes as text."""
+"""What the commands of ``conforma cache`` share: their flags, and the cache they open."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from conforma.cli import progress, vsa
-from conforma.cli.color import color_wanted
+from conforma.cli.color import report_options
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected, is_worth_writing, raise_unless_passed
 from conforma.cli.preparation import Preparation, prepare
@@ -21,7 +21,6 @@ from conforma.errors import InputError
 from conforma.gotext import quoted
 from conforma.policy.effective_time import rfc3339_nano
 from conforma.report import targets
-from conforma.report.formats import Options
 from conforma.validate.component import validate_component
 from conforma.validate.expansion import expand
 from conforma.validate.result import ComponentResult, Report
@@ -160,16 +159,6 @@ def _targets(options: ImageOptions) -> tuple[targets.Target, ...]:
         texts.append(f"json={options.output_file}")
     found: tuple[targets.Target, ...] = ()
     with problems:
-        found = targets.parse_all(
-            texts,
-            Options(
-                show_successes=options.show_successes,
-                show_warnings=options.show_warnings,
-                show_policy_docs_link=options.show_policy_docs_link,
-                color=color_wanted(
-                    no_color=options.no_color, color=options.color, stdout=sys.stdout
-                ),
-            ),
-        )
+        found = targets.parse_all(texts, report_options(options))
     problems.raise_any()
     return found

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
 from conforma.cli import logs
-from conforma.cli.color import color_wanted
+from conforma.cli.color import report_options
 from conforma.cli.inputs import Policy
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected, together
@@ -24,7 +24,6 @@ from conforma.policy.overrides import Settings
 from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.report import input_report, targets
-from conforma.report.formats import Options
 from conforma.validate.input_result import InputReport
 from conforma.validate.input_run import InputJudge, judge_all
 
@@ -37,7 +36,7 @@ def run(entries: Sequence[str], options: ImageOptions, settings: Globals) -> int
     """
     trace = logs.start_as(settings)
     outputs = targets.parse_all(
-        options.output, _shown(options), formats=input_report.FORMATS, unnamed="text"
+        options.output, report_options(options), formats=input_report.FORMATS, unnamed="text"
     )
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
@@ -113,12 +112,3 @@ def _policy(options: ImageOptions, world: World) -> Policy:
     assert moment is not None
     key = world.load_key(config.public_key) if config.public_key else None
     return Policy(Settings(config, None if key else config.identity), moment, key)
-
-
-def _shown(options: ImageOptions) -> Options:
-    return Options(
-        show_successes=options.show_successes,
-        show_warnings=options.show_warnings,
-        show_policy_docs_link=options.show_policy_docs_link,
-        color=color_wanted(no_color=options.no_color, color=options.color, stdout=sys.stdout),
-    )
