@@ -11,9 +11,10 @@ from functools import partial
 class Bell:
     """Rings once for the one thread that waits, or will. Any thread may ring it.
 
-    What ``threading.Event`` does, at half its price. Ringing is releasing a lock that only the waiter takes. An event makes a
-    new lock for each wait and wakes all of any number of waiters; with 64
-    followers of one download that was half of what waking them cost.
+    What ``threading.Event`` does, at half its price: ringing is releasing a lock
+    that only the waiter takes. An event makes a new lock for each wait and wakes
+    all of any number of waiters; with 64 followers of one download that was half
+    of what waking them cost.
     """
 
     def __init__(self) -> None:

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from conforma.cache.disk import Key
 from conforma.cache.totals import Totals
+
+Answer = TypeVar("Answer")
 
 INTERVAL: Final = 60.0
 """Seconds between two writes about the same entry."""
@@ -90,35 +92,13 @@ class Index:
 
     def facts(self) -> dict[str, Fact]:
         """All facts, by the text of the key; those of this process if there is no database."""
-        answer: queue.SimpleQueue[dict[str, Fact]] = queue.SimpleQueue()
         found = {name: Fact(used) for name, used in list(self._noted.items())}
-
-        def collect(database: Any) -> None:
-            stored: dict[str, Fact] = {}
-            with contextlib.suppress(Exception):
-                for name in database:
-                    fact = _parse(database.get(name))
-                    if fact is not None:
-                        stored[name] = fact
-            answer.put(stored)
-
-        if self._writable and self._ask(collect):
-            with contextlib.suppress(queue.Empty):
-                found = {**found, **answer.get(timeout=_PATIENCE)}
-        return found
+        return {**found, **self._answer(_stored, {})}
 
     def fact(self, key: Key) -> Fact | None:
         """The fact about one entry, if there is one."""
-        answer: queue.SimpleQueue[Fact | None] = queue.SimpleQueue()
         name = str(key)
-        if not (
-            self._writable and self._ask(lambda database: answer.put(_parse(database.get(name))))
-        ):
-            return None
-        try:
-            return answer.get(timeout=_PATIENCE)
-        except queue.Empty:
-            return None
+        return self._answer(lambda database: _parse(database.get(name)), None)
 
     def add(self, totals: Totals) -> None:
         """Add what a run has counted to what all runs have. Returns at once."""
@@ -133,16 +113,7 @@ class Index:
 
     def totals(self) -> Totals:
         """What all runs that have ended have counted."""
-        answer: queue.SimpleQueue[Totals] = queue.SimpleQueue()
-        if not (
-            self._writable
-            and self._ask(lambda database: answer.put(Totals.parse(database.get(_TOTALS))))
-        ):
-            return Totals()
-        try:
-            return answer.get(timeout=_PATIENCE)
-        except queue.Empty:
-            return Totals()
+        return self._answer(lambda database: Totals.parse(database.get(_TOTALS)), Totals())
 
     def close(self) -> None:
         """Write what is waiting to be written. What is noted or asked later is not."""
@@ -164,6 +135,22 @@ class Index:
         self._tasks = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._lock = threading.Lock()
+
+    def _answer(self, question: Callable[[Any], Answer], otherwise: Answer) -> Answer:
+        """What the database says; ``otherwise`` if there is none, it fails or takes too long."""
+        answer: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+
+        def ask(database: Any) -> None:
+            try:
+                answer.put(question(database))
+            except Exception:
+                answer.put(otherwise)
+                raise
+
+        if self._writable and self._ask(ask):
+            with contextlib.suppress(queue.Empty):
+                return answer.get(timeout=_PATIENCE)
+        return otherwise
 
     def _ask(self, task: Callable[[Any], None], *, hurry: bool = True) -> bool:
         """Have the thread do it; ``False`` if the index is closed and nobody will."""
@@ -245,6 +232,17 @@ def _served(database: Any, tasks: list[Callable[[Any], None]]) -> Any:
             with contextlib.suppress(Exception):
                 task(database)
     return database
+
+
+def _stored(database: Any) -> dict[str, Fact]:
+    """The facts that can be read."""
+    found: dict[str, Fact] = {}
+    with contextlib.suppress(Exception):
+        for name in database:
+            fact = _parse(database.get(name))
+            if fact is not None:
+                found[name] = fact
+    return found
 
 
 def _parse(text: object) -> Fact | None:
