@@ -53,6 +53,16 @@ class Blobs:
         self._index.used(key)
         return handle
 
+    def is_damaged(self, layer: SafeLayer) -> bool:
+        """Whether the blob is here and was, until now, something else than its name says.
+
+        Asked when what it unpacks to is wrong, or nobody can tell: then either
+        the layer is to blame or the disk, and without hashing it cannot be known which.
+        """
+        key = Key.of("blobs", layer.digest)
+        handle = self._store.open(key, None) if layer.held is None else None
+        return handle is not None and not self._integrity.recheck(key, handle)
+
     def get(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[SharedFile]:
         """The blob, complete and verified."""
         return self._entries.get(layer, cancellation)

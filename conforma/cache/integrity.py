@@ -27,9 +27,13 @@ class Integrity:
         mark = (key, handle.inode)
         if self._policy != "always" and mark in self._verified:
             return True
+        return self.recheck(key, handle)
+
+    def recheck(self, key: Key, handle: SharedFile) -> bool:
+        """The same, hashed now, whatever the policy is and was known before."""
         good = self._store.content_matches(key, handle)
         if good:
-            self._verified.add(mark)
+            self._verified.add((key, handle.inode))
             self._index.checked(key)
         else:
             self._store.quarantine(key, handle)

@@ -16,6 +16,7 @@ from conforma.cache.layers import UNKNOWN, SafeLayer
 from conforma.cache.stats import Outcome
 from conforma.cache.turns import Produced, Turns
 from conforma.cancellation import Cancellation
+from conforma.errors import IntegrityError
 
 _RESTARTS: Final = 3
 
@@ -57,6 +58,13 @@ class Plains:
         """The plain tar, complete and checked."""
         return self._entries.get(layer, cancellation)
 
+    def holds(self, layer: SafeLayer, plain: SharedFile) -> bool:
+        """Whether ``plain`` is the layer's tar, whatever the policy; what was found is hashed once."""
+        found = self._derivation.find(layer.digest, layer.diff_id)
+        if found is None or found.file.inode != plain.inode:
+            return True  # just made, and not from what is stored
+        return self._integrity.holds(found.key, plain, doubtful=True)
+
     def distrust(self, layer: SafeLayer, plain: SharedFile) -> None:
         """The bytes of ``plain`` are not those of the layer."""
         found = self._derivation.find(layer.digest, layer.diff_id)
@@ -73,10 +81,16 @@ class Plains:
                 return self._inflate(layer, flight)
             except Diverged:
                 pass  # what we had read was thrown away upstream of us
+            except IntegrityError:
+                if not self._blobs.is_damaged(layer):
+                    raise
         return self._inflate(layer, flight)
 
     def _inflate(self, layer: SafeLayer, flight: FileFlight) -> Produced[SharedFile]:
         outcomes: list[Outcome] = []
+        if layer.diff_id is None:
+            # What a damaged blob unpacks to would be taken for proven.
+            self._blobs.is_damaged(layer)
         # This thread holds the lock of the link; the blob's is taken, if need
         # be, by the thread of its own flight, which never waits for a link.
         with self._blobs.follow(

@@ -129,7 +129,7 @@ class Explorer(World, RuleBasedStateMachine):
         fill = Fill(number, view)
         fill.allowed.update(*(Upstream.FATES[lie] for lie in self.lies(number)))
         self.fills.append(fill)
-        self.filler.start(self.kind, self.directory, self.log, fill, step)
+        self.filler.start(self.kind, self.directory, self.verify, self.log, fill, step)
         if self.kind == "safe":
             assert fill.moved.wait(self.patience), "a process neither stands, nor waits, nor ends"
 

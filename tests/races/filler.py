@@ -61,7 +61,12 @@ class Child:
         self.say(event="forked", pid=os.getpid())
         self._announce_watching()
         what = LAYERS[self._task["layer"]]
-        cache = opened(self._task["kind"], Path(self._task["directory"]), self._before_step)
+        cache = opened(
+            self._task["kind"],
+            Path(self._task["directory"]),
+            self._before_step,
+            verify=self._task["verify"],
+        )
         layer = cache.layer(what.descriptor, what.diff_id, self._fetch(fetching(self._task)))
         outcome: dict[str, str]
         try:

@@ -91,13 +91,15 @@ class Filler:
         )  # fmt: skip
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def start(self, kind: str, directory: Path, log: Path, fill: Fill, step: int) -> None:
+    def start(
+        self, kind: str, directory: Path, verify: str, log: Path, fill: Fill, step: int
+    ) -> None:
         """Have a process made; returns when it exists."""
         number = next(self._numbers)
         self._fills[number] = fill
         task = {
-            "id": number, "kind": kind, "directory": str(directory), "log": str(log),
-            "layer": fill.number, "view": fill.view, "step": step,
+            "id": number, "kind": kind, "directory": str(directory), "verify": verify,
+            "log": str(log), "layer": fill.number, "view": fill.view, "step": step,
         }  # fmt: skip
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(task) + "\n")
