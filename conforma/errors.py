@@ -34,7 +34,7 @@ at fault, 3 that the surroundings kept us from deciding. A bug is no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
 class ConformaError(Exception):
@@ -197,8 +197,7 @@ class SourceUnavailable(PolicyError):
     exit_status = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One fault in a policy file; rows and columns count from 1."""
 
     file: str

@@ -7,12 +7,12 @@ that nothing has to be guessed from its code or message on the way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+
+class Finding(Struct, frozen=True):
     """One rule's statement about one component.
 
     ``metadata`` holds JSON values; the keys with a meaning are ``code``,
@@ -40,16 +40,13 @@ class Finding:
         return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Violation(Finding):
+class Violation(Finding, frozen=True):
     """The image must not be released."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyWarning(Finding):
+class PolicyWarning(Finding, frozen=True):
     """Something its owner should know; does not stop a release."""
 
 
-@dataclass(frozen=True, slots=True)
-class Success(Finding):
+class Success(Finding, frozen=True):
     """A rule that was evaluated and had nothing to say."""

@@ -16,8 +16,9 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 from conforma import gojson
 from conforma.errors import InputError
@@ -137,8 +138,7 @@ def _yaml(source: str, duplicate_keys: str) -> Any:
     return builder.root
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A collection whose end has not come yet."""
 
     value: dict[str, Any] | list[Any]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cache.disk import DiskTrouble, Key, LayerStore
 from conforma.cache.follow import Follower
@@ -26,8 +28,7 @@ _LONGEST_LINK: Final = 1024
 _MOST_LINKS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A plain tar in the store. ``doubtful`` if it may have lost data since it was written."""
 
     key: Key

@@ -22,10 +22,11 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from conforma.cache import fs
 from conforma.cache.handles import SharedFile
@@ -41,8 +42,7 @@ PART: Final = ".part"
 _PIECE: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """What an entry is: its area and the digest that names it."""
 
     area: Area

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, get_args
+
+from msgspec import Struct, field
 
 from conforma.cache.paths import clean, key_of
 from conforma.cache.toc import Toc
@@ -17,8 +18,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _MEMBERS: Final = frozenset({"paths", "kinds", "mode"})
 
 
-@dataclass(frozen=True)
-class InDirectories:
+class InDirectories(Struct, frozen=True, dict=True):
     """Entries that lie directly in one of ``directories`` and end in one of ``extensions``.
 
     Both are compared without regard to case; directories are cleaned, so
@@ -49,8 +49,7 @@ class InDirectories:
         return frozenset(d.replace("/", "\0").lower() for d in cleaned if d is not None)
 
 
-@dataclass(frozen=True)
-class TreeFilter:
+class TreeFilter(Struct, frozen=True, dict=True):
     """Entries whose path fits one of ``paths``, of one of ``kinds``, with any bit of ``mode``.
 
     An empty ``paths`` or ``kinds`` and a ``mode`` of 0 admit everything. Globs:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.cache.direct import DirectLayers
 from conforma.cache.filters import InDirectories, TreeFilter
@@ -48,8 +49,7 @@ _ENTRY: Final = 200
 _IMAGE_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
-@dataclass(frozen=True, slots=True)
-class TreeEntry:
+class TreeEntry(Struct, frozen=True):
     """One entry of an unpacked image.
 
     ``layer`` is the digest of the layer it comes from; ``link_target`` is what

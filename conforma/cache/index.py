@@ -14,10 +14,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cache.disk import Key
 from conforma.cache.totals import Totals
@@ -33,8 +35,7 @@ _TOTALS: Final = "totals"
 """No key of an entry: those have an area."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """What the index says about an entry.
 
     ``used``, and ``checked`` (0: never, since it was stored), are in seconds since the epoch.

@@ -7,14 +7,14 @@ configuration that lies about a DiffID cannot borrow another layer's content.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conforma.errors import BadDigest, DigestMismatch
 from conforma.oci.digest import DiffID, Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """What a blob inflates to: established by doing it, never by hearsay.
 
     ``size`` is in bytes. ``boot`` names the system's run in which content was

@@ -15,9 +15,11 @@ import contextlib
 import json
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from conforma import errors
 from conforma.cache.disk import Key, LayerStore
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 _LONGEST_NOTE: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What the lock file says: an attempt, and the failure it ended with, if it did."""
 
     attempt: str
@@ -125,7 +126,7 @@ class EntryLock:
     def _write(self, note: Note) -> None:
         if self._lock is None:
             return
-        document = {name: getattr(note, name) for name in Note.__slots__}
+        document = asdict(note)
         document["message"] = note.message[: _LONGEST_NOTE // 4]
         text = json.dumps(document).encode()
         try:

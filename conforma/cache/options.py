@@ -7,9 +7,10 @@ moves the directory.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.oci.inflate import Limits
 
@@ -29,8 +30,7 @@ def default_directory() -> Path:
     return Path(platformdirs.user_cache_dir("conforma", appauthor=False)) / "layers"
 
 
-@dataclass(frozen=True, slots=True)
-class CacheOptions:
+class CacheOptions(Struct, frozen=True):
     """Every choice a user or a test can make about the cache.
 
     ``max_bytes`` bounds the directory between fills (0: no bound). ``verify``

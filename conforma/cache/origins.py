@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.cache.stats import Outcome
 from conforma.oci.digest import Digest
@@ -20,8 +21,7 @@ Source = Literal["registry", "mirror", "shared", "cache"]
 _WEIGHT: Final[dict[Outcome, int]] = {"hits": 0, "coalesced": 1, "leaders": 2, "pass_through": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """One digest that was used. ``size`` is in bytes, ``uses`` counts reads.
 
     ``source`` is how it came into this run: from a ``registry`` or a ``mirror``
@@ -41,8 +41,7 @@ class Origin:
     images: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Use:
+class _Use(Struct):
     size: int
     media_type: str
     outcome: Outcome

@@ -8,9 +8,10 @@ costs only what it touches (OCI image-spec, layer.md, "Applying Changesets").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.cache.paths import follow, key_of, lies_within, parent_of, path_of
 from conforma.cache.toc import Row, Selector, Toc
@@ -22,8 +23,7 @@ _ANSWERS: Final = 2 << 20
 _NOT_DIRECTORIES = ("file", "hardlink", "symlink", "char", "block", "fifo")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """An entry: its layer, counted from the bottom, and its index there."""
 
     layer: int

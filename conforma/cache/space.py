@@ -12,9 +12,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.cache import fs
 from conforma.cache.disk import AREAS, PART, Key, LayerStore
@@ -27,8 +28,7 @@ _LEAST_FREED: Final = 64 << 20
 _BLOCK: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A file in the cache. ``used`` and ``modified`` are in seconds since the epoch."""
 
     path: Path
@@ -43,8 +43,7 @@ class Stored:
         return self.path.name.endswith(PART)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What the directory holds: numbers of entries and bytes on disk, partials included."""
 
     entries: int

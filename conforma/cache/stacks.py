@@ -6,8 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.cache.contents import Contents
 from conforma.cache.layers import SafeLayer
@@ -19,8 +20,7 @@ _AT_ONCE: Final = 4
 _KEPT: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """An image's layers, lowest first, and the file system they make."""
 
     layers: tuple[SafeLayer, ...]

@@ -6,14 +6,14 @@ Invariant at rest: ``requests == hits + leaders + coalesced + pass_through``.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, fields
 from typing import Literal
+
+from msgspec import Struct
 
 Outcome = Literal["hits", "leaders", "coalesced", "pass_through"]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+class CacheStats(Struct, frozen=True):
     """A snapshot of the counters.
 
     ``requests``: demands for a view of a layer; each ends as exactly one of
@@ -49,7 +49,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[str, float] = dict.fromkeys(
-            (f.name for f in fields(CacheStats) if f.name != "mode"), 0
+            (name for name in CacheStats.__struct_fields__ if name != "mode"), 0
         )
 
     def add(self, name: str, amount: float = 1) -> None:

@@ -7,14 +7,15 @@ exact for runs that ended by themselves. What a killed run had counted is lost.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from conforma.cache.stats import CacheStats
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """Sums over runs. ``since`` is when the first of them ended, in seconds since the epoch.
 
     ``hits`` are demands that cost no transfer of their own, ``misses`` all
@@ -51,10 +52,7 @@ class Totals:
 
     def plus(self, other: Self) -> Self:
         """Both together."""
-        sums = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in fields(self)
-        }
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
         return type(self)(**{**sums, "since": self.since or other.since})
 
     def as_text(self) -> str:
@@ -66,7 +64,7 @@ class Totals:
         """From the stored form; what is damaged counts as nothing."""
         try:
             members = json.loads(text) if isinstance(text, str) else {}
-            counts = {f.name: int(members[f.name]) for f in fields(cls) if f.name != "since"}
+            counts = {n: int(members[n]) for n in cls.__struct_fields__ if n != "since"}
             return cls(since=float(members["since"]), **counts)
         except (ValueError, TypeError, KeyError):
             return cls()

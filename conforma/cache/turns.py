@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.follow import Sight
@@ -33,8 +34,7 @@ def speaks_only_for_its_origin(error: BaseException) -> bool:
     return isinstance(error, NotFound | AccessDenied)
 
 
-@dataclass(frozen=True, slots=True)
-class Produced(Generic[R]):
+class Produced(Struct, Generic[R], frozen=True):
     """An entry and how we came by it."""
 
     value: R

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from conforma.cache.disk import AREAS, Key, LayerStore
 from conforma.cache.handles import SharedFile
@@ -17,8 +18,7 @@ from conforma.errors import BadDigest
 from conforma.oci.digest import DiffID, Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """What a directory holds. ``entries`` and ``bytes`` are by area; times are seconds since
     the epoch, 0 if there is no entry; ``total`` is in bytes on disk, leftovers included.
     """
@@ -32,8 +32,7 @@ class Inventory:
     last_used: float
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(Struct):
     """What a check of every entry found; ``bad`` were quarantined."""
 
     checked: int = 0

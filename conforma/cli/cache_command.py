@@ -55,8 +55,9 @@ def opened(
     we are ``writing``, and ``InputError`` for a size that is none, or for a
     directory with other things in it and no cache, unless we are ``filling`` it.
     """
-    from dataclasses import replace
     from pathlib import Path
+
+    from msgspec.structs import replace
 
     from conforma.cache.options import CacheOptions, default_directory
     from conforma.cache.safe_cache import SafeCache

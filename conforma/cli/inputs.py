@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cli import vsa
 from conforma.cli.options import ImageOptions
@@ -31,8 +33,7 @@ log = logging.getLogger(__name__)
 LoadKey = Callable[[str], PublicKey]
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The policy with everything the command line says about it."""
 
     settings: Settings
@@ -50,8 +51,7 @@ class Policy:
         return self.public_key.pem if self.public_key is not None else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(Struct, frozen=True):
     """Everything that was read."""
 
     snapshot: Snapshot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec.structs
 
 from conforma import gojson
 from conforma.cli.cache_command import JSON
@@ -69,7 +69,7 @@ def init(ctx: click.Context, /, **flags: Any) -> None:
     (directory,) = words(ctx, 1, "the directory of the ledger")
     if not flags["keys"]:
         raise InputError("--keys is missing", hint="name a new directory outside the ledger")
-    config = dataclasses.replace(
+    config = msgspec.structs.replace(
         Config().with_bins(flags["bins"]),
         timestamp_lifetime=float(flags["timestamp_expiry"]),
         shared=flags["shared"],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
 from conforma.cli import logs
@@ -43,8 +45,7 @@ _OUTPUTS: Final = ("text", "json")
 _MOST_PARALLEL: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorOptions:
+class MirrorOptions(Struct, frozen=True):
     """The flags of ``conforma mirror``."""
 
     image: tuple[str, ...]

@@ -101,7 +101,7 @@ def tell_question(seen: QuestionSeen) -> None:
 def tell_totals(registry: Registry) -> None:
     """A line for the log with what the run has asked of registries."""
     if log.isEnabledFor(logging.DEBUG):
-        from dataclasses import asdict
+        from msgspec.structs import asdict
 
         totals = asdict(registry.stats)
         shown = {name: f"{n:.3f}" if isinstance(n, float) else n for name, n in totals.items()}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final, Literal, cast
+
+from msgspec import Struct
 
 from conforma.cli.gotypes import Duration
 from conforma.errors import InputError
 from conforma.gotext import parse_bool, quoted
 
 
-@dataclass(frozen=True, slots=True)
-class Globals:
+class Globals(Struct, frozen=True):
     """The flags of the root command."""
 
     quiet: bool
@@ -32,8 +32,7 @@ class Globals:
     registry_rate: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageOptions:
+class ImageOptions(Struct, frozen=True):
     """The flags of ``validate image``, by the names they have on the command line.
 
     ``policy`` is ``None`` if the flag was not given, which is not the same as empty.
@@ -80,8 +79,7 @@ class ImageOptions:
     show_policy_docs_link: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CacheChoice:
+class CacheChoice(Struct, frozen=True):
     """Whether layers are cached, where, and up to how many bytes; ``None``: the default."""
 
     enabled: bool = True

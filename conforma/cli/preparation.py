@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec import Struct, field
 
 from conforma.cache.images import ImageReader
 from conforma.cache.origins import Origins
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
     from conforma.trust import identity as trust_identity
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(Struct, frozen=True):
     """What a run works with. ``policy`` and ``key`` are as the report shows them."""
 
     snapshot: Snapshot
@@ -103,8 +103,7 @@ class Preparation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     """What is outside: opened with the run, asked when somebody needs it."""
 
     registry: Registry

@@ -6,11 +6,11 @@ import os
 import ssl
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from msgspec import Struct
 
 from conforma.cli.command import Flag, GoCommand, timeout_given
 from conforma.cli.gotypes import Duration, GoBool, GoDuration, GoInt, GoList
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _PASSWORD: Final = "CONFORMA_SERVE_PASSWORD"  # noqa: S105 - the name of a variable
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(Struct, frozen=True):
     """The flags of ``conforma serve``."""
 
     upstream: tuple[str, ...]
@@ -161,7 +160,7 @@ def _upstream_client(
     options: ServeOptions, settings: Globals, cancellation: Cancellation
 ) -> Registry:
     """What asks the registries behind us; it remembers little, for it runs for long."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from conforma.cli.network import registry_options
     from conforma.oci.options import MEBIBYTE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
+from msgspec import Struct
 
 from conforma.cli.command import Flag, GoCommand, LazyGroup, refuse_words
 from conforma.cli.gotypes import GoBool, GoInt, GoList
@@ -130,8 +130,7 @@ def bundle(ctx: click.Context, /, **flags: Any) -> None:
         tell_totals(registry)
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(Struct, frozen=True):
     """The flags."""
 
     bundles: tuple[str, ...]
@@ -187,8 +186,7 @@ class _Place(Protocol):
         """``data`` is there, or what was there before."""
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     path: str
 
     def read(self) -> bytes:
@@ -204,8 +202,7 @@ class _File:
         write_file(self.path, data)
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
+class _Image(Struct, frozen=True):
     reference: Reference
     registry: Registry
 

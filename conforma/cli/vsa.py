@@ -9,8 +9,9 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from conforma.cli.outcome import Collected
 from conforma.errors import BadReference, ConformaError, InputError, Interrupted
@@ -34,8 +35,7 @@ log = logging.getLogger(__name__)
 _FORMATS: Final = ("dsse", "predicate")
 
 
-@dataclass(frozen=True, slots=True)
-class Summaries:
+class Summaries(Struct, frozen=True):
     """What the flags ask for: which summaries to make, and which earlier ones may count."""
 
     backends: tuple[Backend, ...] = ()

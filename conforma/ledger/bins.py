@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from tuf.api.metadata import Targets
 
 from conforma.ledger import rendering
@@ -20,8 +20,7 @@ from conforma.ledger import rendering
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One target as its bin describes it; ``length`` in bytes."""
 
     path: str
@@ -35,8 +34,7 @@ class Entry:
         return {"custom": self.custom, "hashes": {"sha256": self.sha256}, "length": self.length}
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
+class Bin(Struct, frozen=True):
     """One version of a bin; ``targets`` are the entries as metadata holds them."""
 
     version: int

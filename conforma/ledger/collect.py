@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.errors import LedgerError, OperationRefused
 from conforma.ledger.config import (
@@ -31,8 +32,7 @@ from conforma.ledger.recovery import discard_orphans
 _VERSIONED: Final = re.compile(r"(?P<version>[1-9]\d*)\.(?P<role>[a-z0-9-]+)\.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """How many files were removed."""
 
     metadata: int

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from msgspec import Struct, field
 from securesystemslib.signer import Signer
 
 from conforma.errors import LedgerError, OperationRefused, StaleRight
@@ -41,8 +41,7 @@ from conforma.ledger.storage import LocalDirectory
 _DUE: Final = 1 / 3
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(Struct):
     """What one commit does: outcomes, new bins and everything that was read for it."""
 
     outcomes: dict[str, str] = field(default_factory=dict)

@@ -7,9 +7,11 @@ it does not know may have been added.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from conforma.errors import InputError, LedgerError
 
@@ -18,8 +20,7 @@ MOST_BITS: Final = 14
 BIN_PREFIX: Final = "bins"
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """Sizes in entries, times in seconds.
 
     ``bits``: there are ``2**bits`` bins. ``max_batch``: most operations of one
@@ -57,7 +58,7 @@ class Config:
                     hint="nothing was changed; use the version of conforma that made the ledger, "
                     "or a later one",
                 )
-            known = {field.name for field in fields(cls)}
+            known = set(cls.__struct_fields__)
             return cls(**{key: value for key, value in document.items() if key in known}).checked()
         except (ValueError, KeyError, TypeError, InputError) as cause:
             raise LedgerError(f"{where}: not the settings of a ledger: {cause}") from cause

@@ -11,9 +11,10 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
+
+from msgspec import Struct, field
 
 from conforma import gojson
 from conforma.errors import BadEvidence, ConformaError, SignatureMismatch
@@ -44,8 +45,7 @@ class Shelf(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What a summary must have been made with; ``oldest`` is the greatest age in seconds."""
 
     policy: Mapping[str, Any]
@@ -66,8 +66,7 @@ class Wanted:
         return [url for url in _urls(self.policy) if not _PINNED.fullmatch(url)]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """A verdict that stands: where it was found and when it was reached."""
 
     where: str

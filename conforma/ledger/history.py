@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from conforma.ledger.config import COMMITS
 from conforma.ledger.state import Head
@@ -20,8 +22,7 @@ from conforma.ledger.storage import Storage
 PUBLISHED: Final = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One commit: outcome per operation, empty text if it was published, else why not.
 
     ``seconds`` is how long it took until its switch.
@@ -52,10 +53,7 @@ class Record:
 
     def render(self) -> bytes:
         """The file."""
-        return json.dumps(
-            {name: getattr(self, name) for name in Record.__slots__}
-            | {"outcomes": dict(self.outcomes)}
-        ).encode()
+        return json.dumps(asdict(self) | {"outcomes": dict(self.outcomes)}).encode()
 
     @property
     def name(self) -> str:
@@ -68,8 +66,7 @@ def record_name(version: int, claim: str) -> str:
     return f"{COMMITS}/{version:010d}.{claim}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """``reason`` is empty if the operation is in the snapshot of ``version``."""
 
     version: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, LedgerError, LedgerUnverified, SignatureMismatch
 from conforma.ledger.bins import Entry
@@ -18,8 +19,7 @@ from conforma.oci.digest import Digest
 from conforma.trust.keys import PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """What was found sound."""
 
     version: int

@@ -13,8 +13,10 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conforma.errors import OperationRefused
 
@@ -30,8 +32,7 @@ _LONGEST_PATH: Final = 400
 _MOST_CUSTOM: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """``publish``: the target at ``path`` is the content with this length and hash.
 
     ``bump``: sign anew what expires soon, or everything if ``everything``.

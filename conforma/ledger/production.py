@@ -11,9 +11,10 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
+
+from msgspec import Struct, field
 
 from conforma import gojson
 from conforma.errors import BadReference, ConformaError, InputError
@@ -41,8 +42,7 @@ class Receiver(Protocol):
         """Store them. Raises ``ConformaError``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What summaries to make; ``key`` is ``None`` for predicates, which are not signed.
 
     ``directory`` is ``None`` for a new temporary directory per component.

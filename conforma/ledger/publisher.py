@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
+from msgspec import Struct
 from securesystemslib.signer import Signer
 
 from conforma.errors import (
@@ -37,8 +38,7 @@ from conforma.ledger.operation import Numbering, Operation
 _ATTEMPTS: Final = 5
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(Struct):
     """What this publisher did as a committer; times in seconds."""
 
     commits: int = 0

@@ -13,11 +13,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+
+from msgspec import Struct
 
 from conforma.errors import InputError, LedgerError, LedgerUnverified
 
@@ -30,8 +31,7 @@ _LOCK_SECONDS: Final = 30.0
 _HERE: Final = "ledger:/"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Verified content of a ledger and what its metadata says about it."""
 
     path: str

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
@@ -36,8 +36,7 @@ TARGETS: Final = "targets.json"
 _ONLINE: Final = ("snapshot", "timestamp")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Keys that replace those of today; nothing means that they stay.
 
     ``threshold`` is how many keys must sign a root from then on, 0 to leave it.
@@ -52,8 +51,7 @@ class Change:
         return bool(self.root or self.threshold or self.targets or self.online)
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Struct, frozen=True):
     """Metadata that was prepared; ``None`` for a role that stays as it is."""
 
     root: Metadata[Root] | None
@@ -97,8 +95,7 @@ class Staged:
         return lacking
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(Struct, frozen=True):
     """Root and targets that were signed offline, to be published by a commit.
 
     ``also`` are old online keys that sign snapshot and timestamp as well.

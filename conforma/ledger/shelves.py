@@ -11,11 +11,12 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, ConformaError, InputError, LedgerError
 from conforma.ledger.statement import Summary, path_of
@@ -33,8 +34,7 @@ _LARGEST: Final = 16 << 20
 _SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(Struct, frozen=True):
     """One value of ``--vsa-upload``."""
 
     kind: str

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec import Struct
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import MetaFile, Root, SuccinctRoles, Targets, Timestamp
 
@@ -66,8 +66,7 @@ class SnapshotBody:
         return b'"%b.json":{"version":%d}' % (name.encode(), self.versions[name])
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The commit that is published: its version, claim and time (seconds since 1970)."""
 
     version: int

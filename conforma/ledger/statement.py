@@ -11,9 +11,10 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma import gojson
 from conforma.errors import BadEvidence, InputError
@@ -33,8 +34,7 @@ PREDICATE_TYPE: Final = "https://conforma.dev/verification_summary/v1"
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """A verification summary that was read; ``digest`` is what it is about."""
 
     statement: Statement

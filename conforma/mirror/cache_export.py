@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct, field
 
 from conforma.cache.handles import SharedFile
 from conforma.cache.upkeep import Upkeep
@@ -38,8 +39,7 @@ _WORKERS: Final = 4
 _REMEMBERED: Final = 64
 
 
-@dataclass(slots=True)
-class Exported:
+class Exported(Struct):
     """What an export did. ``missing`` and ``bad`` say what is not at the destination, and why."""
 
     blobs: int = 0

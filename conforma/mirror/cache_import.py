@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct, field
 
 from conforma.cache.layers import Fetch
 from conforma.cache.safe_cache import SafeCache
@@ -42,8 +43,7 @@ _WORKERS: Final = 4
 _REMEMBERED: Final = 64
 
 
-@dataclass(slots=True)
-class Imported:
+class Imported(Struct):
     """What an import did. ``layers`` were unpacked and listed; ``bad`` is what was refused."""
 
     blobs: int = 0

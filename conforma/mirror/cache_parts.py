@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import BadManifest
@@ -32,8 +33,7 @@ Watch = Callable[[int, int, int], None]
 """Told after each blob: how many are done, of how many, and bytes moved so far."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A blob that an image needs. ``diff_id`` is only known of layers whose configuration is."""
 
     descriptor: Descriptor

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from msgspec import Struct
+
 from conforma.cancellation import Cancellation
 from conforma.errors import BadManifest, ConformaError, InputError, Interrupted, NotFound
 from conforma.mirror.related import images_in
@@ -49,8 +51,7 @@ class Node:
         return Descriptor(self.document.media_type, self.origin.digest, len(self.document.raw))
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """Something about a manifest, under a tag of its own or, with ``tag`` ``None``, by its subject."""
 
     tag: str | None
@@ -59,8 +60,7 @@ class Attached:
     """How the list of referrers describes it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """An image somebody asked for, or that is named by one; ``node`` is ``None`` after an error."""
 
     label: str
@@ -69,8 +69,7 @@ class Root:
     error: ConformaError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What of each image is wanted: ``platforms`` empty for all; ``related``: also its parent
     and what its attestations name."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(Struct, frozen=True):
     """A registry and, perhaps, the first parts of a repository."""
 
     registry: str
@@ -43,8 +44,7 @@ class Prefix:
         return f"{self.registry}/{self.repository}" if self.repository else self.registry
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """``FROM=TO``: names that begin with one prefix begin with the other."""
 
     origin: Prefix
@@ -59,8 +59,7 @@ class Rule:
         return cls(Prefix.parse(origin), Prefix.parse(target))
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Names at the destination: the rule with the longest match, else below ``default``.
 
     Without a ``default``, names that no rule matches stay as they are, as in

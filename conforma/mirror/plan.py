@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.errors import ConformaError, InputError
 from conforma.mirror.inventory import Attached, Node, Root
@@ -25,8 +26,7 @@ State = Literal["planned", "active", "copied", "present", "skipped", "failed", "
 FINAL: Final[tuple[State, ...]] = ("copied", "present", "skipped", "failed", "cancelled")
 
 
-@dataclass(eq=False, slots=True)
-class Item:
+class Item(Struct, eq=False):
     """One thing to be at the destination. Its mutable half belongs to the run."""
 
     kind: Kind
@@ -34,12 +34,12 @@ class Item:
     descriptor: Descriptor
     origin: Reference | None = None
     """Where a registry has it; ``None`` for what was made here."""
-    raw: bytes = field(default=b"", repr=False)
+    raw: bytes = b""
     wanted: tuple[Descriptor, ...] = ()
     """Of a list of referrers: what must be in it."""
-    source: Open | None = field(default=None, repr=False)
+    source: Open | None = None
     images: set[int] = field(default_factory=set)
-    feeds: dict[Item, None] = field(default_factory=dict, repr=False)
+    feeds: dict[Item, None] = field(default_factory=dict)
     needs: int = 0
     state: State = "planned"
     reason: str = ""
@@ -64,9 +64,11 @@ class Item:
             return f"referrers of {self.target}"
         return f"{self.kind} {self.target}"
 
+    def __repr__(self) -> str:
+        return f"<Item {self}>"  # what it feeds would be the whole plan
 
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
+
+class PlannedImage(Struct, frozen=True):
     """One image of the plan, by its number."""
 
     label: str
@@ -74,8 +76,7 @@ class PlannedImage:
     target: Reference
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """Everything one run will see to."""
 
     images: list[PlannedImage] = field(default_factory=list)
@@ -87,8 +88,7 @@ class Plan:
         return sum({i.descriptor.digest: i.size for i in self.items if i.kind == "blob"}.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """What kind of destination is planned for.
 
     ``one_store``: blobs and manifests belong to all names, as in a layout.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conforma.mirror.plan import FINAL, Item, Plan, State
 from conforma.oci.digest import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class ImageProgress:
+class ImageProgress(Struct, frozen=True):
     """One image at one moment."""
 
     label: str
@@ -28,8 +28,7 @@ class ImageProgress:
     """``active`` once something of it moves, at the end the worst of what became of its items."""
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """All items and bytes at one moment."""
 
     planned: int

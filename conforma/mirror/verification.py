@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import ConformaError, DigestMismatch, Interrupted
@@ -12,8 +12,7 @@ from conforma.oci.registry import Registry
 from conforma.validate.pool import in_parallel
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """What was read back, and everything that was not as it should be."""
 
     names: int

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
+
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, InputError
 from conforma.oci.helpers import ask_helper
@@ -143,8 +145,7 @@ class Keychain:
             yield from _existing(home / ".docker/config.json")
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     path: Path
     entries: Mapping[str, Credential]
     helpers: Mapping[str, str]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, Self, final
+
+from msgspec import Struct
 
 from conforma.errors import BadDigest, DigestMismatch, SizeMismatch
 
@@ -19,8 +20,7 @@ ALGORITHMS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX: Final = re.compile(r"[0-9a-f]+")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _ContentHash:
+class _ContentHash(Struct, frozen=True, order=True):
     algorithm: str
     hex: str
 
@@ -50,14 +50,12 @@ class _ContentHash:
 
 
 @final
-@dataclass(frozen=True, slots=True, order=True)
-class Digest(_ContentHash):
+class Digest(_ContentHash, frozen=True, order=True):
     """The digest of bytes as they are stored in a registry."""
 
 
 @final
-@dataclass(frozen=True, slots=True, order=True)
-class DiffID(_ContentHash):
+class DiffID(_ContentHash, frozen=True, order=True):
     """The digest of a layer's uncompressed tar, as an image configuration lists it."""
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, NotFound, RateLimited, RegistryError, TooLarge
@@ -32,8 +34,7 @@ _log = logging.getLogger(__name__)
 _NOT_FOUND: Final = frozenset({404})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A complete answer, its body within the limit. Header names are in lower case."""
 
     status: int

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, Protocol, cast
+
+from msgspec import Struct
 
 from conforma.errors import BadArchive, InputError, TooLarge
 
@@ -29,8 +30,7 @@ _GZIP_WINDOW: Final = 16 + 15
 _TAR_MAGIC_AT: Final = 257
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much a layer may grow when it is inflated.
 
     ``max_bytes`` is absolute; ``max_ratio`` (plain : compressed) applies once

@@ -6,8 +6,9 @@ attached to an image may be under a tag that spells the image's digest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.digest import Digest
@@ -18,8 +19,7 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 _FULL_NAME: Final = "io.containerd.image.name"
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """One descriptor of ``index.json``; ``repository`` and ``tag`` are empty where it has none."""
 
     repository: str

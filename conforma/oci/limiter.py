@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.reference import DEFAULT_REGISTRY, Reference
@@ -20,8 +21,7 @@ EVERYBODY: Final = "*"
 """The name under which a rate for every other registry is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """So many requests a minute, and so many at once after a quiet time."""
 
     per_minute: float

@@ -7,8 +7,9 @@ What is not there and what could not be learnt are told apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.errors import ConformaError, IntegrityError, NotFound, RegistryError
 from conforma.oci.manifest import Descriptor, Index, Manifest
@@ -41,8 +42,7 @@ _PREDICATE: Final = "dev.sigstore.bundle.predicateType"
 _SIGNING: Final = "https://sigstore.dev/cosign/sign/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a reference names. Sizes in bytes.
 
     ``content`` is what the configuration and layers of an image take, as

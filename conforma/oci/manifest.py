@@ -11,9 +11,10 @@ import binascii
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.errors import BadDigest, BadManifest
 from conforma.oci import media_types
@@ -37,8 +38,7 @@ _CONFIG: Final = _spelt("config rootfs")
 _ROOTFS: Final = _spelt("type diff_ids")
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """What a manifest of an index runs on (OCI image-spec, image-index.md)."""
 
     os: str
@@ -77,18 +77,20 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """A promise about bytes not yet read: type, digest and size in bytes."""
 
     media_type: str
     digest: Digest
     size: int
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    annotations: Mapping[str, str] = _NOTHING
     platform: Platform | None = None
     artifact_type: str | None = None
     data: bytes | None = None
     urls: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.digest, self.size))  # a mapping has no hash
 
     @classmethod
     def parse(cls, document: object) -> Descriptor:
@@ -136,17 +138,19 @@ class Descriptor:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """One image or artifact: a configuration and layers."""
 
     raw: bytes
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    annotations: Mapping[str, str] = _NOTHING
     subject: Descriptor | None = None
     artifact_type: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str) -> Manifest:
@@ -175,16 +179,18 @@ class Manifest:
         return self.artifact_type or self.config.media_type
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """A choice of manifests, usually one for each platform."""
 
     raw: bytes
     media_type: str
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, hash=False)
+    annotations: Mapping[str, str] = _NOTHING
     subject: Descriptor | None = None
     artifact_type: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str) -> Index:
@@ -218,13 +224,15 @@ class Index:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True):
     """The configuration of an image (OCI image-spec, config.md)."""
 
     raw: bytes
-    document: Mapping[str, Any] = field(hash=False)
+    document: Mapping[str, Any]
     diff_ids: tuple[DiffID, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
 
     @classmethod
     def parse(cls, raw: bytes) -> ImageConfig:

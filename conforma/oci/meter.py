@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, fields
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryStats:
+class RegistryStats(Struct, frozen=True):
     """Totals so far. Bytes are those of bodies; waits are in seconds, summed over threads."""
 
     requests: int = 0
@@ -43,7 +44,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._totals: dict[str, float] = {f.name: f.default for f in fields(RegistryStats)}  # type: ignore[misc]
+        self._totals: dict[str, float] = asdict(RegistryStats())
 
     def add(self, **amounts: float) -> None:
         """Add ``amounts`` to the fields of :class:`RegistryStats` they name."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.reference import DEFAULT_REGISTRY, Reference
@@ -12,8 +14,7 @@ from conforma.oci.reference import DEFAULT_REGISTRY, Reference
 _ATTACHED: Final = re.compile(r"manifests/sha(256|384|512)-[0-9a-f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(Struct, frozen=True):
     """Where ``origin`` can be read. ``prefix`` goes before the repository's name.
 
     ``final`` says that what the mirror does not have, the origin has not

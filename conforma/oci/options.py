@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
+
+from msgspec import Struct, field
 
 from conforma import __version__
 from conforma.oci.digest import Digest
@@ -21,8 +22,7 @@ Lane = Literal["small", "bulk"]
 """Which requests share a limit: blob bodies, or everything else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long we wait for a server. All in seconds, ``slowest`` in bytes per second.
 
     ``head`` bounds the time from the end of the request to the end of the
@@ -41,8 +41,7 @@ Source = Literal["network", "memory", "store", "unchanged", "joined", "mirror"]
 """Where the answer to a question came from; ``unchanged`` is a 304, ``joined`` another thread's."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSeen:
+class RequestSeen(Struct, frozen=True):
     """One request as it went over the network; its URL holds no secret. Times in seconds."""
 
     method: str
@@ -66,8 +65,7 @@ class RequestSeen:
     """Until the body was read or given up."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionSeen:
+class QuestionSeen(Struct, frozen=True):
     """One question to a registry, however it was answered. Times in seconds."""
 
     what: Literal["head", "manifest", "blob", "referrers"]
@@ -79,8 +77,7 @@ class QuestionSeen:
     """Waiting for another thread that asked the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """Content that was handed out whole, and is hashed. ``size`` is in bytes."""
 
     digest: Digest
@@ -110,8 +107,7 @@ class ContentStore(Protocol):
         """Keep a short text, whose loss costs a request and nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryOptions:
+class RegistryOptions(Struct, frozen=True):
     """How a :class:`~conforma.oci.registry.Registry` behaves. Sizes in bytes, times in seconds."""
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -11,8 +11,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from conforma.oci.options import Lane
 from conforma.oci.wire import Connection
@@ -29,15 +30,13 @@ class Origin(NamedTuple):
     port: int
 
 
-@dataclass(slots=True)
-class _Limit:
+class _Limit(Struct):
     most: int
     now: float
     active: int = 0
 
 
-@dataclass(slots=True)
-class _Server:
+class _Server(Struct):
     lanes: dict[Lane, _Limit]
     idle: list[tuple[float, Connection]] = field(default_factory=list)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from conforma.oci.reference import is_loopback_host
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """Proxy URLs by scheme, and the hosts that are reached without one."""
 
     by_scheme: Mapping[str, str] = field(default_factory=dict)

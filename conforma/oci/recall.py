@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.errors import BadDigest
 from conforma.oci.digest import Digest
@@ -22,8 +23,7 @@ _LARGEST: Final = 8 * MEBIBYTE
 _LONGEST_TAG: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
+class Meaning(Struct, frozen=True):
     """What a tag named: the registry's entity tag for it (RFC 9110, 8.8.3), and the manifest."""
 
     entity_tag: str

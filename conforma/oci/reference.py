@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import BadDigest, BadReference
 from conforma.oci.digest import ALGORITHMS, Digest
@@ -34,8 +36,7 @@ _REGISTRY: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(Struct, frozen=True, order=True):
     """A fully qualified reference; it has a tag, a digest or both.
 
     When it has both, the digest decides and the tag only documents. In a

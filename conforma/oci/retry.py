@@ -7,9 +7,10 @@ program repeats a request.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 TRANSIENT: Final = frozenset({408, 500, 502, 503, 504})
 """Statuses after which the same request may succeed; 429 has its own rule."""
@@ -19,8 +20,7 @@ _MOST_ATTEMPTS_AT_OUTAGE: Final = 3
 LONGEST_RETRY_AFTER: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """The ``--retry-*`` options. Times in seconds; ``max_retry`` counts repetitions."""
 
     max_wait: float = 3.0

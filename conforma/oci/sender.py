@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conforma.oci import broken
 from conforma.oci.http1 import Pairs, combined
@@ -29,16 +31,15 @@ if TYPE_CHECKING:
 _READING: Final = frozenset({"GET", "HEAD"})
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One logical request for something in the repository of ``reference``."""
 
     method: str
     reference: Reference
     path: str
     """Below ``/v2/<repository>/``, or a whole URL."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    content: bytes | Callable[[], Iterable[bytes]] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | Callable[[], Iterable[bytes]] | None = None
     """A body that is called yields it anew for each attempt; its length is among the headers."""
     expected: frozenset[int] = frozenset({200})
     actions: str | None = "pull"
@@ -49,6 +50,9 @@ class Ask:
     def is_elsewhere(self) -> bool:
         """Whether ``path`` is a whole URL, perhaps on another host."""
         return "://" in self.path
+
+    def __repr__(self) -> str:
+        return f"Ask({self.method!r}, {self.path!r})"  # headers and content can hold secrets
 
 
 class Response:

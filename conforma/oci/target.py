@@ -8,9 +8,10 @@ time, and names of registries that are not as plain as nearly all are.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from conforma.oci.pool import Origin
 
@@ -24,8 +25,7 @@ _PLAIN: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A server and the path and query that are sent to it."""
 
     origin: Origin

@@ -8,8 +8,10 @@ its text comes from is the business of :mod:`conforma.policy.locate`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conforma import gojson, yamljson
 from conforma.errors import BadPolicyConfig, InputError
@@ -18,8 +20,7 @@ from conforma.policy.schema import SCHEMA, first_problem
 _SPEC_KEYS: Final = frozenset(SCHEMA["$defs"]["Spec"]["properties"])
 
 
-@dataclass(frozen=True, slots=True)
-class Criterion:
+class Criterion(Struct, frozen=True):
     """One entry of ``volatileConfig``: a pattern that counts for some time, images or components."""
 
     value: str
@@ -58,8 +59,7 @@ class Criterion:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Patterns:
+class Patterns(Struct, frozen=True):
     """What to include and what to exclude; ``collections`` only in the global configuration.
 
     ``given`` tells an empty object in the document from none; the report
@@ -92,8 +92,7 @@ class Patterns:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Volatile:
+class Volatile(Struct, frozen=True):
     """The entries of ``volatileConfig``."""
 
     include: tuple[Criterion, ...] = ()
@@ -118,8 +117,7 @@ class Volatile:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SourceGroup:
+class SourceGroup(Struct, frozen=True):
     """Policies and data that are evaluated together, on their own.
 
     ``rule_data`` is ``None`` where the document has none.
@@ -128,7 +126,7 @@ class SourceGroup:
     name: str = ""
     policy: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
-    rule_data: Mapping[str, Any] | None = field(default=None, hash=False)
+    rule_data: Mapping[str, Any] | None = None
     config: Patterns = field(default_factory=lambda: Patterns(given=False))
     volatile: Volatile = field(default_factory=lambda: Volatile(given=False))
 
@@ -143,6 +141,9 @@ class SourceGroup:
             Patterns.parse(members.get("config")),
             Volatile.parse(members.get("volatileConfig")),
         )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.policy, self.data))  # a mapping has no hash
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -173,8 +174,7 @@ class SourceGroup:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Whose certificate is believed, exactly or by regular expression."""
 
     subject: str = ""
@@ -202,8 +202,7 @@ class Identity:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyConfig:
+class PolicyConfig(Struct, frozen=True):
     """A whole policy configuration, with or without the settings of the command line."""
 
     name: str = ""

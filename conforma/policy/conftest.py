@@ -11,9 +11,10 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma import gojson, yamljson
 from conforma.errors import InputError
@@ -36,8 +37,7 @@ _FAULTS: Final = (
 _PARSERS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A document to hold rules against, and the name it goes by."""
 
     name: str
@@ -60,8 +60,7 @@ class Document:
         return cls(name, gojson.encode(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What the rules of one namespace say about one document."""
 
     filename: str

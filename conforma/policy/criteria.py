@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from conforma.gotext import quoted
 from conforma.oci.reference import Reference
@@ -25,8 +26,7 @@ log = logging.getLogger(__name__)
 _PLATFORM_SUFFIX = re.compile(r"-sha256:[0-9a-f]{64}-\S+$", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class TimedItem:
+class TimedItem(Struct, frozen=True):
     """An item that is in force within a window, both ends included; ``None`` is open."""
 
     item: Item
@@ -45,8 +45,7 @@ class TimedItem:
         return f"in force {' '.join(words)}" if words else "always in force"
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One side, include or exclude, of what a source group configures."""
 
     always: tuple[Item, ...] = ()
@@ -68,8 +67,7 @@ class Side:
         return (*self.always, *(timed.item for timed in self.timed if timed.is_active(moment)))
 
 
-@dataclass(frozen=True, slots=True)
-class Criteria:
+class Criteria(Struct, frozen=True):
     """All items of one source group, for every component and moment.
 
     The ``fallback`` items are those of the policy-wide ``configuration``; they

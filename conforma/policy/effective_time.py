@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from conforma.errors import InputError
 from conforma.policy.timestamps import parse_date, parse_rfc3339
@@ -33,8 +34,7 @@ _CLOCK: Final = (
 _BOUNDS: Final = {"01": ("month", 1, 12), "15": ("hour", 0, 23), "04": ("minute", 0, 59)}
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveTime:
+class EffectiveTime(Struct, frozen=True):
     """How the moment is chosen, and the moment itself where it does not depend on the image.
 
     ``moment`` is in UTC: the time given, or the start of the run.

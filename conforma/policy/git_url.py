@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import parse_qsl, unquote
+
+from msgspec import Struct
 
 from conforma.errors import InputError
 from conforma.policy.source_url import without_secrets
@@ -15,8 +16,7 @@ from conforma.policy.source_url import without_secrets
 _REF: Final = re.compile(r"(?![-./])(?!.*(?:\.\.|@\{|//))[^\x00-\x20\x7f~^:?*\[\\]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """A git source taken apart (section 3.2). ``ref`` and ``subdirectory`` may be empty."""
 
     url: str

@@ -7,8 +7,9 @@ can be looked at as well.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from conforma.errors import CompileFailed
 from conforma.policy.rego.annotations import AnnotatedRule, Annotations
@@ -17,8 +18,7 @@ from conforma.policy.rules import Rule, check_shape, described_rule, rule_kind
 from conforma.policy.source import FetchedSource
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One block of annotations, or a deciding rule above which there is none.
 
     ``package`` is where it stands, dotted and without ``data``.
@@ -43,8 +43,7 @@ class Entry:
         return "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Which entries are shown: those that any of these names; all if every one is empty.
 
     ``rule`` is a code or a short name, ``package`` a whole package path.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import EvaluationFailed
 from conforma.findings import Finding, PolicyWarning, Violation
@@ -27,8 +29,7 @@ log = logging.getLogger(__name__)
 Fate = Literal["kept", "excluded", "excepted", "consequence"]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """What became of one result or one silent rule, and which items decided it.
 
     ``query`` is the rule that spoke, empty for a success. ``finding`` is as it
@@ -41,8 +42,7 @@ class Step:
     query: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupOutcome:
+class GroupOutcome(Struct, frozen=True):
     """What one source group says about one component.
 
     ``findings`` are what is reported, with all metadata. ``trail`` explains
@@ -54,8 +54,7 @@ class GroupOutcome:
     packages: Packages
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What the items that apply to a component decide before anything is evaluated.
 
     ``silent`` is what becomes of each annotated rule if it has nothing to say.

@@ -22,9 +22,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma import gojson
 from conforma.errors import EvaluationFailed
@@ -41,8 +43,7 @@ _EFFECTIVE_ON_KEPT: Final = timedelta(days=90)
 _LONGEST_SHOWN: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class RuleResult:
+class RuleResult(Struct, frozen=True):
     """One result of a rule, before it is known whether it counts."""
 
     package: str

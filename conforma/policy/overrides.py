@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import ConformaError, InputError
 from conforma.policy.config import Identity, PolicyConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """A configuration after all overrides.
 
     Either ``config.public_key`` is set and ``identity`` is ``None``, or the

@@ -8,8 +8,10 @@ of the report (4.14).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.findings import Finding, PolicyWarning, Success, Violation
 from conforma.policy.rules import Rule
@@ -19,8 +21,7 @@ F = TypeVar("F", bound=Finding)
 _ALWAYS_SHOWN: Final = ("code", "effective_on", "term")
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """What the report says about one component, in report order."""
 
     violations: tuple[Violation, ...] = ()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from conforma.errors import PolicyError
 from conforma.policy.rego.annotations import AnnotatedRule, Annotations
@@ -28,8 +29,7 @@ _XREF = re.compile(
 _DOCUMENTATION = "https://conforma.dev/docs"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What is known about a code; all but code and package may be empty."""
 
     code: str
@@ -46,8 +46,7 @@ class Rule:
     row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RuleBook:
+class RuleBook(Struct, frozen=True):
     """The rules of one source group.
 
     ``rules`` holds those with a code of their own, by code; they may show up

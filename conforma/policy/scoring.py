@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Item:
+
+class Item(Struct, frozen=True):
     """One include or exclude item.
 
     ``origin`` is where it stands in the policy configuration. It applies to
@@ -31,8 +32,7 @@ class Item:
     component: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What an item can name: the code of a result, its terms and its rule's collections."""
 
     code: str
@@ -40,16 +40,14 @@ class Subject:
     collections: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """An item that names the subject, with the points it gives."""
 
     item: Item
     score: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Whether something takes part, and which items decided it.
 
     ``reason`` is set where it was not the score that decided.

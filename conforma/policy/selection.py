@@ -9,9 +9,10 @@ that names the items behind it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from conforma.policy.rules import Rule, RuleBook
 from conforma.policy.scoring import Applicable, Decision, Subject, matchers
@@ -21,8 +22,7 @@ FilterType = Literal["include-exclude", "ec-policy"]
 _KEPT_WITHOUT_CODE = Decision(True, reason="results without a code are always kept")
 
 
-@dataclass(frozen=True, slots=True)
-class Packages:
+class Packages(Struct, frozen=True):
     """The packages to evaluate, in the order in which the policy defines them.
 
     ``fallback`` tells that no rule was selected and therefore all packages are.
@@ -32,8 +32,7 @@ class Packages:
     fallback: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What counts for one component: the group's rules, the items that apply, the mode.
 
     ``intentions`` is the ``pipeline_intention`` of the group's rule data; it

@@ -13,10 +13,11 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import InputError, PolicyError, SourceUnavailable
@@ -41,8 +42,7 @@ log = logging.getLogger("conforma.policy")
 _AT_ONCE: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedSource:
+class FetchedSource(Struct, frozen=True):
     """The content of one source: its directory, and its URL pinned to that content."""
 
     url: str

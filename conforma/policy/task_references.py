@@ -6,10 +6,11 @@ versions under (section 19 of the specification of the other commands).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from conforma.errors import BadReference, InputError
 from conforma.gotext import quoted
@@ -23,8 +24,7 @@ _EXAMPLE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TaskBundle:
+class TaskBundle(Struct, frozen=True):
     """A Tekton bundle in a registry."""
 
     reference: Reference
@@ -68,8 +68,7 @@ def _name(reference: Reference) -> str:
     return f"{reference.repository_name}{tag}"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFile:
+class TaskFile(Struct, frozen=True):
     """A file in a git repository; without a ``revision`` the newest is meant."""
 
     repository: str

@@ -10,9 +10,11 @@ they have. What else the document holds stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conforma import yamljson
 from conforma.errors import InputError
@@ -23,16 +25,14 @@ KEY: Final = "trusted_tasks"
 _NOON: Final = timedelta(hours=12)
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(Struct, frozen=True):
     """A version that was found: ``ref`` is a digest or a commit."""
 
     group: str
     ref: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One version of a group. ``expires_on`` is RFC 3339 as it was written, or empty."""
 
     ref: str
@@ -66,8 +66,7 @@ class Record:
         return expiry is not None and expiry <= now
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedTasks:
+class TrustedTasks(Struct, frozen=True):
     """The document. ``others`` are its members beside ``trusted_tasks``."""
 
     groups: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)

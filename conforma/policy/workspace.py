@@ -7,9 +7,10 @@ that people can look at what was judged.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from conforma import gojson
 from conforma.errors import SourceUnavailable
@@ -21,8 +22,7 @@ RULE_DATA: Final = "rule_data__configuration__"
 """Where rules find a group's rule data, below ``data``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(Struct, frozen=True):
     """The content of one group's sources, each with its own directory, in the group's order."""
 
     directory: Path

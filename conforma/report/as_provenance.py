@@ -8,9 +8,10 @@ what all of it cost.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import asdict
 
 from conforma import gojson
 from conforma.cache.origins import Origin

@@ -7,17 +7,17 @@ the report was made with ``--info``. Those in ``DETAILED`` exist to show them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.validate.result import Report
 
 Piece = str | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What a report for people shows; the other formats always show all they have."""
 
     show_successes: bool = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.findings import Finding
 from conforma.policy.presentation import exclude_items
@@ -21,8 +22,7 @@ _OPEN: Final = 20
 _BUILT_IN: Final = "builtin."
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(Struct):
     """The findings of one rule, each with the number of its component."""
 
     rule: RuleText

@@ -14,10 +14,12 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import ConformaError, InputError, ResourcesExhausted
 from conforma.gotext import parse_bool, quoted
@@ -40,8 +42,7 @@ _DISK: Final = {
 _CLOSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """One output; without a ``path`` it goes to standard output."""
 
     format: str

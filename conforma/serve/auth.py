@@ -17,11 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 REALM_PATH = "/token"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What a request wants to do, and who it says it comes from."""
 
     authorization: str | None
@@ -37,8 +38,7 @@ class Access(Protocol):
         """None if the request may go on, else the ``WWW-Authenticate`` value of a 401."""
 
 
-@dataclass(frozen=True, slots=True)
-class BasicAuth:
+class BasicAuth(Struct, frozen=True):
     """Everything needs this user and password."""
 
     username: str

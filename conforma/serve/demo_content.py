@@ -7,8 +7,9 @@ that compression does not flatter the numbers, and the same in every run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from conforma.serve.images import Layer, Member, directory, layer_of, random_member, symlink
 from conforma.serve.sboms import Package
@@ -41,8 +42,7 @@ _RUNTIMES = {
 _BASE = (Package("glibc", "2.40", "LGPL-2.1-or-later"), Package("bash", "5.2.37", "GPL-3.0-only"))
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """The layers of one service, lowest first, and the packages in them."""
 
     layers: tuple[Layer, ...]

@@ -10,9 +10,10 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from conforma import gojson
 from conforma.errors import InputError
@@ -38,8 +39,7 @@ _LAGGARD = "reviews"
 _NOTE = "release.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """A release in ``directory``, served at ``host``; sizes are in bytes."""
 
     directory: Path

@@ -10,7 +10,8 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
 class Gate:
@@ -35,8 +36,7 @@ class Gate:
         self._open.wait()
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One way to answer wrongly. Everything left out stays as it should be.
 
     With ``status`` the request is not carried out unless ``apply`` is set: then it

@@ -15,9 +15,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from msgspec import Struct, field
 
 from conforma.oci.wire import set_patience
 from conforma.serve.bodies import Body, MemoryBody
@@ -36,8 +37,7 @@ class BadRequest(Exception):
     """Bytes that are no HTTP/1 request; the connection is closed."""
 
 
-@dataclass(slots=True)
-class Response:
+class Response(Struct):
     """An answer. The length is that of ``body``; ``close`` ends the connection after it."""
 
     status: int
@@ -127,8 +127,7 @@ def _length(text: str | bytes, base: int) -> int:
     return length
 
 
-@dataclass(slots=True)
-class Incoming:
+class Incoming(Struct):
     """A request as the handler sees it; header names are in lower case."""
 
     method: str

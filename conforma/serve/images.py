@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import Struct
+
 from conforma import gojson
 from conforma.oci import media_types
 from conforma.oci.digest import DiffID, Digest
@@ -37,8 +39,7 @@ _TYPES: dict[Kind, bytes] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One entry of a layer, in the order of the archive."""
 
     path: str
@@ -119,8 +120,7 @@ class Image:
         return store.repository(repository).put_manifest(self.manifest, self.media_type, tag=tag)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageIndex:
+class ImageIndex(Struct, frozen=True):
     """An index with the images it names."""
 
     raw: bytes

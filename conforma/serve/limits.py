@@ -10,8 +10,9 @@ import contextlib
 import io
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from conforma.oci.wire import set_patience
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How many connections, and how patient we are with each; times in seconds."""
 
     connections: int = 512

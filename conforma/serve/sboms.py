@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from conforma.oci.digest import Digest
 
@@ -13,8 +14,7 @@ CYCLONEDX_MEDIA_TYPE = "application/vnd.cyclonedx+json"
 _CREATED = "2026-01-05T10:07:00Z"
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(Struct, frozen=True):
     """One thing that is in an image."""
 
     name: str

@@ -14,10 +14,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import h11
+from msgspec import Struct
 
 from conforma.oci.wire import set_patience
 from conforma.serve.httpd import Incoming, Response
@@ -29,8 +29,7 @@ _LARGEST_BODY: Final = 64 * 1024
 _BACKLOG: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(Struct, frozen=True):
     """One request that was answered, for metrics and logs."""
 
     method: str

@@ -13,8 +13,9 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from conforma import gojson
 from conforma.oci import media_types
@@ -69,8 +70,7 @@ def envelope_of(payload: bytes, *keys: SigningKey, payload_type: str = IN_TOTO) 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(Struct, frozen=True):
     """Signs what is in one repository. With a ``log``, every signature gets an entry in it."""
 
     store: Store

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from conforma import gojson
 from conforma.oci.digest import Digest
@@ -26,8 +27,7 @@ BUILD_TYPE_V1 = "https://tekton.dev/chains/v2/slsa-tekton"
 _TASKS = "registry.example.com/tasks"
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """What provenance tells: from which source, by whom, with which outcome."""
 
     name: str
@@ -45,8 +45,7 @@ class Build:
     base_images: Mapping[str, Digest] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Struct, frozen=True):
     step: str
     task: str
     results: Mapping[str, str]

@@ -13,9 +13,10 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from conforma.oci.digest import Digest, Hasher
 from conforma.serve.bodies import Body, FileBody, MemoryBody
@@ -23,8 +24,7 @@ from conforma.serve.bodies import Body, FileBody, MemoryBody
 PIECE = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """The bytes of a manifest or index, and the type it was pushed with."""
 
     media_type: str

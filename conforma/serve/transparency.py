@@ -10,8 +10,9 @@ import base64
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from conforma import gojson
 from conforma.serve.signing_key import SigningKey
@@ -19,8 +20,7 @@ from conforma.serve.signing_key import SigningKey
 ORIGIN = "log.example.com"
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """One entry with everything needed to verify it."""
 
     kind: str

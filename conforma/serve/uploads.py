@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conforma.errors import BadDigest
 from conforma.oci.digest import Digest
@@ -13,8 +14,7 @@ from conforma.serve.httpd import Incoming, Response
 from conforma.serve.store import Sink, Store
 
 
-@dataclass(slots=True)
-class Upload:
+class Upload(Struct):
     """One upload session."""
 
     repository: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conforma.errors import BadReference, InputError
 from conforma.oci.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Struct, frozen=True):
     """A registry, perhaps with the first parts of a repository, or an image layout."""
 
     registry: str

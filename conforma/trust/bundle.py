@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence
 from conforma.trust.envelope import IN_TOTO, Envelope, Statement
@@ -29,8 +30,7 @@ _VERSION: Final = re.compile(
 _WHAT: Final = "malformed bundle"
 
 
-@dataclass(frozen=True, slots=True)
-class MessageSignature:
+class MessageSignature(Struct, frozen=True):
     """A signature over the artifact itself: the digest it states, and its bytes."""
 
     algorithm: str
@@ -38,8 +38,7 @@ class MessageSignature:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """Content, key material and witnesses; ``certificates`` are DER, leaf first.
 
     Exactly one of ``envelope`` and ``message`` is set; with a key instead of

@@ -7,9 +7,10 @@ timestamps count as time too, which lets bundles of Rekor v2 pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, NotInLog, SignatureMismatch, TrustError
 from conforma.oci.digest import Digest
@@ -32,8 +33,7 @@ _TIME: Final = "failed to verify timestamps: "
 _SIGNATURE: Final = "failed to verify signature: "
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedBundle:
+class VerifiedBundle(Struct, frozen=True):
     """What a verified bundle says, and who vouches for it; ``key`` is the signer's PEM."""
 
     bundle: Bundle

@@ -8,8 +8,9 @@ signed it is the business of ``verify``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence
 from conforma.oci.digest import Digest
@@ -25,8 +26,7 @@ MAX_SUBJECT_DIGESTS: Final = 32
 MAX_SIGNATURES: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeSignature:
+class EnvelopeSignature(Struct, frozen=True):
     """One signature of an envelope; ``encoded`` is its base64 as written."""
 
     keyid: str
@@ -34,8 +34,7 @@ class EnvelopeSignature:
     encoded: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """A payload with its type and the signatures over both."""
 
     payload_type: str
@@ -99,16 +98,14 @@ def _signatures(listed: Any, what: str) -> tuple[EnvelopeSignature, ...]:
     return tuple(signatures)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What a statement is about: a name nobody checks, and digests by algorithm."""
 
     name: str
     digests: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """An in-toto statement; ``raw`` are the bytes that were signed."""
 
     raw: bytes

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import BadEvidence, BadManifest, NotFound
 from conforma.oci.digest import Digest
@@ -36,8 +38,7 @@ _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", re.IGNOREC
 Kind = Literal["signature", "attestation", "bundle"]
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """One attached layer, its bytes verified against its digest, nothing else checked.
 
     ``fault`` says why a single item could not be used; the others still count.

@@ -8,14 +8,14 @@ and the issuer is that of the newer extension where a certificate has both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conforma.errors import IdentityMismatch, InputError
 from conforma.trust.re2 import compile_re2
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Issuer and subject, each exact, as a pattern (RE2, unanchored), or both."""
 
     issuer: str = ""

@@ -6,9 +6,10 @@ or certificate, signature, claim, expiry.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, IdentityMismatch, NotInLog, SignatureMismatch
 from conforma.oci.digest import Digest
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from conforma.trust.trust_policy import TrustPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedLayer:
+class VerifiedLayer(Struct, frozen=True):
     """A layer that holds, and who vouches for it.
 
     ``statement`` is set for attestations; ``signatures`` are then those of

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, NotInLog, SignatureMismatch
 from conforma.oci.digest import Digest
@@ -25,15 +26,13 @@ _PEM: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(Struct, frozen=True):
     """The key material that an entry must name: the PEM texts that are acceptable."""
 
     pems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(Struct, frozen=True):
     """What a verified entry proves: this log saw the signature, at ``time`` if promised."""
 
     log_id: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence
 from conforma.trust.fields import a_text, an_integer, an_object, from_base64, from_hex
@@ -20,8 +21,7 @@ _MAX_PROOF_HASHES: Final = 64
 _SAFE_INTEGER: Final = 2**53
 
 
-@dataclass(frozen=True, slots=True)
-class InclusionProof:
+class InclusionProof(Struct, frozen=True):
     """A Merkle path (RFC 6962) to a root, and the log's signed note about that root."""
 
     log_index: int
@@ -31,8 +31,7 @@ class InclusionProof:
     checkpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """One entry and the log's evidence for it; ``integrated_time`` in Unix seconds.
 
     ``promise`` is the signed entry timestamp (SET). ``claimed`` is the kind and
@@ -92,8 +91,7 @@ class LogEntry:
         return text.encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedHash:
+class LoggedHash(Struct, frozen=True):
     """A hash in an entry body: lower-case algorithm and hex value."""
 
     algorithm: str
@@ -104,8 +102,7 @@ class LoggedHash:
         return self.algorithm == "sha256" and self.value == hashlib.sha256(data).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class EntryBody:
+class EntryBody(Struct, frozen=True):
     """What an entry says was signed, by whom and with which signature.
 
     Of the three hashes those are set that the kind records: of the signed

@@ -18,6 +18,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from conforma.errors import BadEvidence, InputError, SignatureMismatch
 from conforma.oci.memory import Memory
 from conforma.trust.keys import verify_with
@@ -33,8 +35,7 @@ _DETAILS: Final = re.compile(r"(?:PKIX|PKCS1)_.*_SHA_(?P<bits>256|384|512)")
 _REMEMBERED: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
+class Validity(Struct, frozen=True):
     """A period; ``None`` leaves that side open."""
 
     start: datetime | None = None
@@ -47,8 +48,7 @@ class Validity:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LogKey:
+class LogKey(Struct, frozen=True):
     """The public key of a transparency log; ``dated`` if its validity must be looked at.
 
     ``digests`` are the hash functions the log may have signed with.
@@ -68,8 +68,7 @@ class LogKey:
         return verify_with(self.key, signature, data, self.digests[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     """A certificate or timestamp authority: its chain, issuing certificate first, root last."""
 
     certificates: tuple[Certificate, ...]

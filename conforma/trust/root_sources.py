@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, ConformaError, InputError
 from conforma.trust.keys import PublicKey
@@ -66,8 +68,7 @@ class RootSources:
         return self._from_tuf
 
 
-@dataclass(frozen=True, slots=True)
-class RootSource:
+class RootSource(Struct, frozen=True):
     """How to obtain the trust root for a policy; calling it does.
 
     ``tuf`` stands in for asking the TUF repository.

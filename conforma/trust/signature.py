@@ -6,8 +6,9 @@ Source: validate-image.md 5.6, signatures.md 8.2 to 8.4.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 from conforma.oci.digest import Digest
 from conforma.trust.envelope import Statement
@@ -19,8 +20,7 @@ SLSA_V1: Final = "https://slsa.dev/provenance/v1"
 Layout = Literal["tag", "bundle", "referrer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Voucher:
+class Voucher(Struct, frozen=True):
     """Who vouched, and which log entry witnessed it; the ``provenance`` output shows this."""
 
     key: str = ""
@@ -43,8 +43,7 @@ class Voucher:
         return {name: value for name, value in members.items() if value not in ("", None)}
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """One signature; certificate data is there only for keyless ones."""
 
     keyid: str
@@ -94,8 +93,7 @@ def reported(signatures: Iterable[Signature]) -> list[dict[str, Any]]:
     return [signature.as_dict() for signature in signatures if signature.layout != "referrer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Attestation:
+class Attestation(Struct, frozen=True):
     """A statement and who signed it; ``verified`` tells whether that was checked."""
 
     statement: Statement

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from conforma.trust.identity import Identity
     from conforma.trust.keys import PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class TrustPolicy:
+class TrustPolicy(Struct, frozen=True):
     """Who must have signed, and whether a transparency log must have seen it.
 
     With a key the identity is ignored; without one it is required.

@@ -17,11 +17,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.errors import InputError, TrustRootUnavailable
 from conforma.trust.tuf_fetch import copy_in, download, fetcher_for, reason
@@ -37,8 +39,7 @@ _LOCK_SECONDS: Final = 120.0
 _MAX_ROOT: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """A TUF mirror, where its metadata is kept, and the root metadata to start from."""
 
     mirror: str

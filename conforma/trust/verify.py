@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from msgspec import Struct
 
 from conforma.errors import BadEvidence, NoMatchingSignature, NoSignature, TrustError
 from conforma.oci.digest import Digest
@@ -221,8 +222,7 @@ class Verifier:
         return cast("_Result | _Refusal", found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
+class _Refusal(Struct, frozen=True):
     reason: str
 
 

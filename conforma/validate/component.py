@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
 from conforma.errors import NoMatchingSignature, NotFound, TrustError
@@ -63,8 +65,7 @@ MakeInput = Callable[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(Struct, frozen=True):
     """What is checked and what of it is kept, the same for every component of a run."""
 
     effective_time: EffectiveTime
@@ -76,8 +77,7 @@ class Checks:
     keep_policy_input: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(Struct, frozen=True):
     """What a component is validated with; all of it is safe to share between threads."""
 
     registry: Registry
@@ -88,8 +88,7 @@ class Tools:
     cancellation: Cancellation
 
 
-@dataclass(slots=True)
-class _Evidence:
+class _Evidence(Struct):
     """What was found out about an image so far."""
 
     findings: list[Finding]

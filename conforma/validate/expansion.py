@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
 from conforma.errors import (
@@ -33,8 +35,7 @@ log = logging.getLogger(__name__)
 _DEFAULT_WORKERS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """An index: its reference as given, its pinned one, and a component for each entry."""
 
     alias: str

@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
 from conforma.errors import InputError
@@ -33,8 +35,7 @@ from conforma.validate.snapshot import Component
 _NEAR: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class LookedAt:
+class LookedAt(Struct, frozen=True):
     """A part of the input a rule looks at; ``there`` is whether the input has it."""
 
     path: tuple[str | int, ...]
@@ -42,8 +43,7 @@ class LookedAt:
     value: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class GroupExplanation:
+class GroupExplanation(Struct, frozen=True):
     """One source group (counted from 1) in which the code means something.
 
     ``rule`` is ``None`` if no annotation declares the code. Without an
@@ -66,8 +66,7 @@ class GroupExplanation:
         return self.rule is None or self.rule.package in self.outcome.packages.names
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """Everything there is to say about one code and one component.
 
     ``reported`` are the findings with that code in the report of the

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from conforma.policy.presentation import Findings
 
 
-@dataclass(frozen=True, slots=True)
-class InputResult:
+class InputResult(Struct, frozen=True):
     """What rules say about one file, directory or inline text, as it was named."""
 
     path: str
@@ -23,8 +23,7 @@ class InputResult:
         return not self.findings.violations
 
 
-@dataclass(frozen=True, slots=True)
-class InputReport:
+class InputReport(Struct, frozen=True):
     """The results by path, descending, and how they were obtained.
 
     ``policy`` is the policy as it was written, with sources that are not

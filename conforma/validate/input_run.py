@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import ConformaError, EngineError, Interrupted
@@ -24,8 +25,7 @@ from conforma.validate.pool import in_parallel
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class InputJudge:
+class InputJudge(Struct, frozen=True):
     """The rules of all source groups, and what they are asked with.
 
     ``moment`` is when the documents are judged; with ``info`` findings keep

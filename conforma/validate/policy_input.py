@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from conforma import gojson, yamljson
 from conforma.errors import BadManifest, BadReference, InputError
@@ -38,8 +39,7 @@ _CONFIG_MEMBERS: Final = (
 _HEALTHCHECK_MEMBERS: Final = ("Test", "Interval", "Timeout", "StartPeriod", "Retries")
 
 
-@dataclass(frozen=True, slots=True)
-class ParentImage:
+class ParentImage(Struct, frozen=True):
     """The image another one was built on, as its annotations name it.
 
     ``text`` is their wording, a tag included, which is what rules see.
@@ -64,8 +64,7 @@ class ParentImage:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(Struct, frozen=True):
     """What was read from the image itself.
 
     ``config`` and ``parent_config`` are the ``config`` members of image
@@ -79,8 +78,7 @@ class ImageFacts:
     files: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyInput:
+class PolicyInput(Struct, frozen=True):
     """The input document of one component, in parts that are JSON texts.
 
     ``attestations`` are statements as they were signed, each with the list of

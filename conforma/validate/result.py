@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from conforma.cache.origins import Origin
 from conforma.cache.stats import CacheStats
@@ -15,8 +16,7 @@ from conforma.oci.meter import RegistryStats
 from conforma.validate.snapshot import Component
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentResult:
+class ComponentResult(Struct, frozen=True):
     """Everything that can be said about one component.
 
     ``image`` is the pinned reference, or the reference as given if the image
@@ -50,8 +50,7 @@ class ComponentResult:
         return not self.violations and self.error is None
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
+class Expansion(Struct, frozen=True):
     """How image indexes became components.
 
     ``index_of_alias``: fully qualified reference as given to pinned index;
@@ -62,8 +61,7 @@ class Expansion:
     children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(Struct, frozen=True):
     """What a run has cost and saved, and, if that was asked for, where its content came from."""
 
     cache: CacheStats = field(default_factory=CacheStats)
@@ -71,8 +69,7 @@ class Effort:
     origins: tuple[Origin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """The results of one run and how they were obtained.
 
     ``components`` are ordered by image, descending, whatever the order of work

@@ -8,9 +8,11 @@ and the same image under a second name being dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conforma import yamljson
 from conforma.errors import BadSnapshot, InputError
@@ -21,8 +23,7 @@ _SHOWN: Final = 500
 _GIT_FIELDS: Final = ("url", "revision", "context", "devfileUrl", "dockerfileUrl")
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """A named image; ``source`` is the JSON object that says what it was built from."""
 
     name: str
@@ -38,8 +39,7 @@ class Component:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """All components of one run and what their document says about itself."""
 
     components: tuple[Component, ...] = ()

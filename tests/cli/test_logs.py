@@ -6,7 +6,6 @@ import logging
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -144,7 +143,7 @@ def test_what_cannot_be_traced_is_said(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_global_flags_decide(capsys: pytest.CaptureFixture[str]) -> None:
-    flags: dict[str, object] = dict.fromkeys((field.name for field in fields(Globals)), "")
+    flags: dict[str, object] = dict.fromkeys(Globals.__struct_fields__, "")
     settings = Globals(**(flags | {"debug": True, "trace": ("opa", "log")}))  # type: ignore[arg-type]
     assert logs.start_as(settings) == {"opa", "log"}
     logging.getLogger("conforma.x").log(logs.TRACE, "seen")

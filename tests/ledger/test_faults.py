@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from conforma.errors import InputError, LedgerError, LedgerUnverified
 from conforma.ledger import inspection, keys

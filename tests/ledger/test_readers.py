@@ -7,11 +7,11 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tuf.ngclient import Updater
 
 from conforma.errors import LedgerError, LedgerUnverified

@@ -1,10 +1,10 @@
 """What rules say about themselves: codes, texts, shapes (section 4.1)."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from conforma.errors import PolicyError
 from conforma.policy.rego.annotations import AnnotatedRule, Annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from conforma.findings import PolicyWarning, Success, Violation
 from conforma.validate.result import Report

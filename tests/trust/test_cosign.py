@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from acceptance.private_sigstore.cosign import provenance
 from acceptance.private_sigstore.fulcio import public_pem

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
 from acceptance.private_sigstore import rekor
 from acceptance.private_sigstore.cosign import provenance

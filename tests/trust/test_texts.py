@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from msgspec.structs import replace
 
 from acceptance.private_sigstore import cosign
 from acceptance.private_sigstore.der import text as der_text

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 _SUPPORTED_SHAPES = frozenset({"string", "object", "var", "call"})
 
 
-@dataclass(frozen=True, slots=True)
-class Annotations:
+class Annotations(Struct, frozen=True):
     """One link of a rule's chain of METADATA blocks, nearest first.
 
     The first link always stands for the rule itself; ``content`` is ``None``
@@ -35,8 +35,7 @@ class Annotations:
         return found if isinstance(found, Mapping) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotatedRule:
+class AnnotatedRule(Struct, frozen=True):
     """One rule (one body) of a policy file, annotated or not.
 
     ``file`` is relative to ``directory``. ``shape`` names the kind of its value
@@ -92,8 +91,7 @@ class AnnotatedRule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RuleDetails:
+class RuleDetails(Struct, frozen=True):
     """What a rule is made of.
 
     ``text`` is the rule as it is written. ``depends`` are the parts of input

@@ -15,9 +15,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import asdict
 
 from conforma import yamljson
 from conforma.cache.filters import InDirectories, TreeFilter

@@ -6,9 +6,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import EngineError, EvaluationFailed, PolicyError
@@ -37,8 +38,7 @@ log = logging.getLogger("conforma.rego")
 Builtin = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """What a policy printed (``file:line: text``), or the trace of one query."""
 
     kind: str

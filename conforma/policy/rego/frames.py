@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 _LENGTHS = struct.Struct(">II")
 _SMALL = 1 << 16
@@ -43,8 +44,7 @@ class RawWriter(Protocol):
         """Write some of ``data`` and say how much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """One message."""
 
     header: Mapping[str, Any]

@@ -8,7 +8,8 @@ components, so such a value is handed over once and put in its place there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
 class Shared:
@@ -21,8 +22,7 @@ class Shared:
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     """The text of a JSON object, and the members that are not in it but shared."""
 
     text: bytes

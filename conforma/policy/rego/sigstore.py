@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
+
+from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import BadEvidence, BadReference, InputError, TrustError
@@ -30,8 +32,7 @@ _ONE_DIGEST: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """The options object; texts of another type count as missing, other keys are ignored."""
 
     ignore_rekor: bool = False
@@ -48,7 +49,7 @@ class Options:
         """Read an options object."""
         texts = {
             name: value
-            for name in cls.__slots__
+            for name in cls.__struct_fields__
             if name != "ignore_rekor" and isinstance(value := document.get(name), str)
         }
         return cls(ignore_rekor=document.get("ignore_rekor") is True, **texts)
