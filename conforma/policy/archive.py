@@ -9,8 +9,10 @@ the decoder hold in memory is bounded before it is read.
 from __future__ import annotations
 
 import bz2
+import errno
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +24,7 @@ from typing import IO, Final, Self
 from conforma.cancellation import Cancellation
 from conforma.errors import PolicyError, TooLarge, UnsafeArchive
 from conforma.oci.tar import LONGEST_EXTENSION
-from conforma.policy.files import MOST_BYTES, MOST_FILES
+from conforma.policy.files import MOST_FILES, Allowance
 
 _TAR: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 _CHUNK: Final = 1 << 20
@@ -67,10 +69,14 @@ def _explained(name: str) -> Iterator[None]:
         *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError),
         NotImplementedError,  # a zip file with a compression that Python does not know
         RecursionError,  # a tar file with extension upon extension
+        # Both modules read numbers and names of headers without looking first.
+        *(ValueError, IndexError, OverflowError, struct.error),
     ) as cause:
         raise PolicyError(f"{name}: damaged or no archive: {cause}") from cause
     except OSError as cause:
-        if cause.errno is not None:  # the disk's fault, not the archive's
+        # A place before the beginning of the file is one that the archive names;
+        # every other number is the disk's fault.
+        if cause.errno not in (None, errno.EINVAL):
             raise
         raise PolicyError(f"{name}: damaged or no archive: {cause}") from cause
 
@@ -78,19 +84,18 @@ def _explained(name: str) -> Iterator[None]:
 class _Writer:
     """Writes members below one directory and counts them."""
 
-    def __init__(self, root: Path, cancellation: Cancellation) -> None:
+    def __init__(
+        self, root: Path, cancellation: Cancellation, allowance: Allowance | None = None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self._root = root.resolve()
         self._cancellation = cancellation
-        self._bytes = 0
-        self._members = 0
+        self._allowance = allowance or Allowance()
 
     def place(self, name: str) -> Path:
         """Where a member belongs. Raises ``UnsafeArchive`` and ``TooLarge``."""
         self._cancellation.raise_if_cancelled()
-        self._members += 1
-        if self._members > MOST_FILES:
-            raise TooLarge(f"archive has more than {MOST_FILES} members")
+        self._allowance.entry("archive")
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             raise UnsafeArchive(f"archive member {name!r} would be written outside its directory")
@@ -108,9 +113,7 @@ class _Writer:
             raise UnsafeArchive(f"archive member {name!r} is a file and a directory")
         with target.open("wb") as out:
             while chunk := content.read(_CHUNK):
-                self._bytes += len(chunk)
-                if self._bytes > MOST_BYTES:
-                    raise TooLarge(f"archive unpacks to more than {MOST_BYTES >> 20} MiB")
+                self._allowance.bytes("archive", len(chunk))
                 self._cancellation.raise_if_cancelled()
                 out.write(chunk)
 
@@ -169,21 +172,29 @@ def _unpack_tar(archive: Path, writer: _Writer, *, strip: str = "") -> None:
                 # What it points to may come later in the archive.
                 links.append(lambda n=name, t=target, b=beside: writer.link(n, t, b))  # type: ignore[misc]
                 if len(links) > MOST_FILES:
-                    raise TooLarge(f"archive has more than {MOST_FILES} members")
+                    raise TooLarge(f"archive has more than {MOST_FILES} links")
             else:
                 raise UnsafeArchive(f"archive member {name!r} is neither file, directory nor link")
     for link in links:
         link()
 
 
-def unpack_layer(archive: Path, destination: Path, title: str, cancellation: Cancellation) -> None:
+def unpack_layer(
+    archive: Path,
+    destination: Path,
+    title: str,
+    cancellation: Cancellation,
+    allowance: Allowance,
+) -> None:
     """Unpack an artifact layer that stands for the directory ``title`` of ``destination``.
 
-    Raises as :func:`unpack` does.
+    ``allowance`` is what all layers of the artifact may hold together. Raises
+    as :func:`unpack` does.
     """
-    outer = _Writer(destination, cancellation)
+    outer = _Writer(destination, cancellation, allowance)
     with _explained(title):
-        _unpack_tar(archive, _Writer(outer.place(title), cancellation), strip=title)
+        inner = _Writer(outer.place(title), cancellation, allowance)
+        _unpack_tar(archive, inner, strip=title)
 
 
 def _stripped(name: str, strip: str) -> str:

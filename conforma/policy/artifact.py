@@ -20,7 +20,7 @@ from conforma.errors import (
 from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.reference import Reference
 from conforma.policy.archive import unpack_layer
-from conforma.policy.files import MOST_BYTES, MOST_FILES
+from conforma.policy.files import MOST_BYTES, MOST_FILES, Allowance
 
 if TYPE_CHECKING:
     from conforma.oci.registry import Registry
@@ -55,9 +55,10 @@ class Artifacts:
         if sum(layer.size for layer in layers) > MOST_BYTES or len(layers) > MOST_FILES:
             raise TooLarge(f"pulling policy: {reference}: larger than {MOST_BYTES >> 20} MiB")
         destination.mkdir(parents=True, exist_ok=True)
+        allowance = Allowance()
         for layer in layers:
             try:
-                self._store(pinned, layer, destination)
+                self._store(pinned, layer, destination, allowance)
             except ConformaError as cause:
                 # Class and exit status tell an outage from a bad artifact.
                 raise type(cause)(f"pulling policy: {cause.message}", hint=cause.hint) from cause
@@ -73,7 +74,9 @@ class Artifacts:
         else:
             yield from (layer for layer in manifest.layers if _TITLE in layer.annotations)
 
-    def _store(self, pinned: Reference, layer: Descriptor, destination: Path) -> None:
+    def _store(
+        self, pinned: Reference, layer: Descriptor, destination: Path, allowance: Allowance
+    ) -> None:
         title = layer.annotations[_TITLE]
         path = PurePosixPath(title)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in title:
@@ -94,7 +97,7 @@ class Artifacts:
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as cause:
             raise UnsafeArchive(f"layer title {title!r} is a file and a directory") from cause
         if unpacked:
-            unpack_layer(target, destination, title, self._cancellation)
+            unpack_layer(target, destination, title, self._cancellation, allowance)
             target.unlink()
 
 

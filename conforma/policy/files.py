@@ -21,6 +21,30 @@ MOST_FILES: Final = 100_000
 _DEEPEST: Final = 100
 
 
+class Allowance:
+    """How much one source may still hold: ``MOST_BYTES`` and ``MOST_FILES`` at first.
+
+    Directories count as files do, or links to directories could make a tree
+    without end out of a few entries.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._entries = 0
+
+    def entry(self, what: str) -> None:
+        """Count a file or directory of the source that ``what`` names. Raises ``TooLarge``."""
+        self._entries += 1
+        if self._entries > MOST_FILES:
+            raise TooLarge(f"{what} has more than {MOST_FILES} files and directories")
+
+    def bytes(self, what: str, count: int) -> None:
+        """Count bytes of its files. Raises ``TooLarge``."""
+        self._bytes += count
+        if self._bytes > MOST_BYTES:
+            raise TooLarge(f"{what} has files of more than {MOST_BYTES >> 20} MiB")
+
+
 class TreeCopy:
     """Copies a tree, following links.
 
@@ -32,17 +56,19 @@ class TreeCopy:
     def __init__(self, cancellation: Cancellation, inside: Path | None = None) -> None:
         self._cancellation = cancellation
         self._inside = inside.resolve() if inside is not None else None
-        self._bytes = 0
-        self._files = 0
+        self._allowance = Allowance()
+        self._what = "the source"
 
     def run(self, source: Path, destination: Path) -> None:
         """Copy the directory ``source`` to ``destination``, which may exist already."""
+        self._what = str(source)
         self._directory(source, destination, (source.resolve(),))
 
     def _directory(self, source: Path, destination: Path, above: tuple[Path, ...]) -> None:
         self._cancellation.raise_if_cancelled()
         if len(above) > _DEEPEST:
             raise PolicyError(f"{source}: nested too deeply")
+        self._allowance.entry(self._what)
         destination.mkdir(parents=True, exist_ok=True)
         with os.scandir(source) as entries:
             for entry in sorted(entries, key=lambda found: found.name):
@@ -60,7 +86,8 @@ class TreeCopy:
         if stat.S_ISDIR(status.st_mode):
             self._directory(target, destination, (*above, target.resolve()))
         elif stat.S_ISREG(status.st_mode):
-            self._count(path, status.st_size)
+            self._allowance.entry(self._what)
+            self._allowance.bytes(self._what, status.st_size)
             shutil.copyfile(target, destination)
         # Sockets, pipes and devices hold neither rules nor data, and reading
         # one may never end.
@@ -75,14 +102,6 @@ class TreeCopy:
                 f"{link.name}: symbolic link leads out of the source, to {link.readlink()}"
             )
         return target
-
-    def _count(self, path: Path, size: int) -> None:
-        self._bytes += size
-        self._files += 1
-        if self._bytes > MOST_BYTES or self._files > MOST_FILES:
-            raise TooLarge(
-                f"{path}: the source is larger than {MOST_BYTES >> 20} MiB or {MOST_FILES} files"
-            )
 
 
 def link_tree(source: Path, destination: Path) -> None:

@@ -278,13 +278,43 @@ def test_links_are_counted_as_they_come(
     monkeypatch.setattr(archive, "MOST_FILES", 3)
     members = {f"l{n}": special(tarfile.SYMTYPE, "none") for n in range(4)}
     (tmp_path / "r.tar").write_bytes(tar(members, "w"))
-    with pytest.raises(TooLarge, match="more than 3 members"):
+    with pytest.raises(TooLarge, match="more than 3 links"):
         sources_with(cancellation).fetch(str(tmp_path / "r.tar"))
 
 
 @pytest.mark.parametrize("name", ["r.tgz", "r.tar", "r.zip", "r.bz2", "r.tar.bz2"])
 def test_damaged_archives_are_named(sources: Sources, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"this is no archive at all" * 100)
+    with pytest.raises(PolicyError, match=f"{name}: damaged or no archive: ") as caught:
+        sources.fetch(str(tmp_path / name))
+    assert caught.value.exit_status == 1
+
+
+def archive_with(name: str, damage: tuple[bytes, bytes]) -> bytes:
+    """An archive of that kind in which some bytes are others, wherever they stand."""
+    plain = io.BytesIO()
+    if name == "r.zip":
+        with zipfile.ZipFile(plain, "w") as writer:
+            writer.writestr("é.rego", "package a")
+    else:
+        sparse = tarfile.TarInfo("a.rego")
+        sparse.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"}
+        plain.write(tar({"a.rego": sparse}, "w"))
+    return plain.getvalue().replace(*damage)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        pytest.param("r.zip", ("é".encode(), b"\xff\xff"), id="a name that is not UTF-8"),
+        pytest.param("r.zip", (b"PK\x05\x06", b"PK\x05\x06" * 2), id="a place before the file"),
+        pytest.param("r.tar", (b"map=0,1", b"map=0,x"), id="a number that is none"),
+    ],
+)
+def test_headers_that_make_no_sense_are_damage(
+    sources: Sources, tmp_path: Path, name: str, damage: tuple[bytes, bytes]
+) -> None:
+    (tmp_path / name).write_bytes(archive_with(name, damage))
     with pytest.raises(PolicyError, match=f"{name}: damaged or no archive: ") as caught:
         sources.fetch(str(tmp_path / name))
     assert caught.value.exit_status == 1
@@ -310,20 +340,33 @@ def test_zip_members_that_cannot_be_unpacked_are_named(
 def test_an_archive_that_grows_without_measure_is_refused(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "MOST_BYTES", 3 << 20)
+    monkeypatch.setattr(files, "MOST_BYTES", 3 << 20)
     (tmp_path / "bomb.tgz").write_bytes(tar({"zeros": bytes(4 << 20)}))
-    with pytest.raises(ConformaError, match="archive unpacks to more than 3 MiB"):
+    with pytest.raises(ConformaError, match="archive has files of more than 3 MiB"):
         sources.fetch(str(tmp_path / "bomb.tgz"))
 
 
 def test_a_directory_with_too_many_files_is_refused(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MOST_FILES", 2)
+    monkeypatch.setattr(files, "MOST_FILES", 3)
     for name in "abc":
         (tmp_path / name).write_text("")
-    with pytest.raises(ConformaError, match="larger than 1024 MiB or 2 files"):
+    with pytest.raises(ConformaError, match="more than 3 files and directories"):
         sources.fetch(str(tmp_path))
+
+
+def test_directories_that_links_multiply_are_counted(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_FILES", 100)
+    for level in range(20):  # 2**20 directories, and not one file
+        (tmp_path / "tree" / f"d{level}").mkdir(parents=True)
+        for name in "ab":
+            (tmp_path / "tree" / f"d{level}" / name).symlink_to(f"../d{level + 1}")
+    (tmp_path / "tree" / "d20").mkdir()
+    with pytest.raises(TooLarge, match="more than 100 files and directories"):
+        sources.fetch(str(tmp_path / "tree"))
 
 
 # https
@@ -497,6 +540,18 @@ def test_members_of_unpacked_layers_that_could_do_harm_are_refused(sources: Sour
     with RegistryServer() as server:
         bundle(("p", tar({"../x": b""}), notes)).put(server.store, "p", "latest")
         with pytest.raises(UnsafeArchive, match=r"pulling policy: archive member '\.\./x' would"):
+            sources.fetch(f"oci::{server.host}/p")
+
+
+def test_all_layers_of_an_artifact_share_one_limit(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_BYTES", 3 << 20)
+    notes = {"io.deis.oras.content.unpack": "true"}
+    layers = [(name, tar({f"{name}/zeros": bytes(2 << 20)}), notes) for name in ("a", "b")]
+    with RegistryServer() as server:
+        bundle(*layers).put(server.store, "p", "latest")
+        with pytest.raises(TooLarge, match=r"^pulling policy: archive has files of more than 3"):
             sources.fetch(f"oci::{server.host}/p")
 
 
