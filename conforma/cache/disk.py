@@ -244,7 +244,7 @@ class LayerStore:
         kind = Digest if key.area in ("blobs", "links") else DiffID
         hasher = Hasher(kind(key.algorithm, key.hex))
         offset = 0
-        buffer = memoryview(bytearray(_PIECE))
+        buffer = memoryview(bytearray(min(handle.size + 1, _PIECE)))
         while count := handle.read_into(buffer, offset):
             hasher.update(buffer[:count])
             offset += count
@@ -285,20 +285,21 @@ class LayerStore:
 
     def _set_aside(self, key: Key, inode: tuple[int, int] | None) -> None:
         self._on_quarantine(key)
-        if inode is not None:
-            self._bad.add(inode)
-        if not self.writable:
-            return
         path = self.path(key)
         target = self.root / "quarantine" / f"{key.area}-{key.hex}.{secrets.token_hex(4)}"
         try:
             status = path.lstat()
             if inode is not None and (status.st_dev, status.st_ino) != inode:
                 return
-            self.files.make_directory(target.parent)
-            self.files.rename(path, target)
-            if inode is not None:
-                self._bad.discard(inode)
+            if self.writable:
+                self.files.make_directory(target.parent)
+                self.files.rename(path, target)
+                return
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
             if error.errno not in fs.ABSENT and error.errno not in fs.TROUBLE:
                 raise
+        # Only while it keeps the name: when it has gone, its number may become another file's.
+        if inode is not None:
+            self._bad.add(inode)

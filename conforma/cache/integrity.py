@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
 from conforma.cache.options import Verify
+
+_SMALL: Final = 64 * 1024
+"""Content of so many bytes is hashed at any policy: that costs about what opening it costs, and
+an image's configuration, which is judged as it is, is that small."""
 
 
 class Integrity:
@@ -20,21 +26,25 @@ class Integrity:
     def holds(self, key: Key, handle: SharedFile, *, doubtful: bool = False) -> bool:
         """Whether the content is right, as far as the policy wants to know.
 
-        ``doubtful`` content is checked at least once.
+        ``doubtful`` content is checked at least once, and so is what is small.
         """
-        if self._policy == "off" and not doubtful:
+        wanted = doubtful or self._policy != "off"
+        if not wanted and handle.size > _SMALL:
             return True
-        mark = (key, handle.inode)
-        if self._policy != "always" and mark in self._verified:
+        if self._policy != "always" and (key, handle.inode) in self._verified:
             return True
-        return self.recheck(key, handle)
+        return self.recheck(key, handle, noted=wanted)
 
-    def recheck(self, key: Key, handle: SharedFile) -> bool:
-        """The same, hashed now, whatever the policy is and was known before."""
+    def recheck(self, key: Key, handle: SharedFile, *, noted: bool = True) -> bool:
+        """The same, hashed now, whatever the policy is and was known before.
+
+        Unless ``noted`` the index is not told: what nobody asked for is not worth a write.
+        """
         good = self._store.content_matches(key, handle)
         if good:
             self._verified.add((key, handle.inode))
-            self._index.checked(key)
+            if noted:
+                self._index.checked(key)
         else:
             self._store.quarantine(key, handle)
         return good

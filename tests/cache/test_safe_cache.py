@@ -312,6 +312,36 @@ def test_lc_05_no_proof_is_made_from_a_rotten_blob(tmp_path: Path) -> None:
         assert cache.stats.quarantines == 1
 
 
+@pytest.mark.parametrize("view", ["compressed", "stream"])
+def test_lc_05_what_is_small_is_hashed_whatever_the_policy(cache: SafeCache, view: str) -> None:
+    """The configuration of an image is judged as it is, so a bit that flipped in it would be, too."""
+    upstream = Upstream(sample(size=10_000))
+    assert read(cache, upstream) == upstream.content
+    flip(cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest)), 0.5)
+    with SafeCache.open(cache.options) as later:
+        assert read(later, upstream, view) == upstream.content
+        assert later.stats.quarantines == 1
+
+
+def test_lc_05_a_file_that_somebody_replaced_meanwhile_is_not_held_to_be_bad(
+    cache: SafeCache,
+) -> None:
+    """File systems give the number of a removed file to the next one."""
+    upstream = Upstream(sample())
+    read(cache, upstream)
+    key = Key.of("blobs", upstream.sample.descriptor.digest)
+    path = cache.store.path(key)
+    removed = path.with_name("removed")
+    handle = cache.store.open(key, None)
+    assert handle is not None
+    path.rename(removed)
+    path.write_bytes(upstream.content)
+    cache.store.quarantine(key, handle)
+    removed.rename(path)
+    assert cache.store.open(key, len(upstream.content)) is not None
+    assert not (cache.store.root / "quarantine").exists()
+
+
 def test_lc_05_no_table_is_made_of_a_rotten_tar(tmp_path: Path) -> None:
     what = LAYERS[1]
     upstream = Upstream(Sample(what.plain, what.blob))

@@ -68,7 +68,7 @@ class Explorer(World, RuleBasedStateMachine):
         wanted = Demand(self.caches[instance], instance, number, view, upstream, moved)
         for other in (wanted, *self.pending(number)):
             other.allowed |= Upstream.FATES[fate]
-        wanted.allowed.update(*(Upstream.FATES[lie] for lie in self.lies(number)))
+        wanted.allowed |= self.errors(number, view)
         if fate != "honest":
             self.disturb(number)
             self.budget[number] += 2
@@ -127,7 +127,7 @@ class Explorer(World, RuleBasedStateMachine):
         """Another process wants the layer, and will stand still before some step."""
         self.expect(number, view)
         fill = Fill(number, view)
-        fill.allowed.update(*(Upstream.FATES[lie] for lie in self.lies(number)))
+        fill.allowed |= self.errors(number, view)
         self.fills.append(fill)
         self.filler.start(self.kind, self.directory, self.verify, self.log, fill, step)
         if self.kind == "safe":
@@ -226,6 +226,7 @@ class Explorer(World, RuleBasedStateMachine):
             self.disturb(number)
             if path.suffix == ".part":
                 self.bad_leftovers.add(number)
+                self.diverging.add(number)
 
     # What holds at all times.
 

@@ -58,6 +58,9 @@ class World:
         self.doubtful: set[int] = set()
         """Layers whose running downloads may be unable to leave anything behind."""
         self.bad_leftovers: set[int] = set()
+        """Layers for which the next download may resume from damaged bytes, and start anew."""
+        self.diverging: set[int] = set()
+        """Layers of which a stream may have read such bytes before that is noticed."""
         self.touched: set[int] = set()
         self.damaged: set[tuple[int, int]] = set()
         self.seen: dict[tuple[int, int], tuple[int, int]] = {}
@@ -90,6 +93,13 @@ class World:
             self.bad_leftovers.discard(number)
         self.budget[number] += 2 * len(self.lies(number))
         self.touched.add(number)
+
+    def errors(self, number: int, view: str) -> set[str]:
+        """What somebody who comes now may be told."""
+        errors: set[str] = set().union(*(Upstream.FATES[lie] for lie in self.lies(number)))
+        if view == "stream" and number in self.diverging:
+            errors.add("Diverged")
+        return errors
 
     def lies(self, number: int) -> list[str]:
         """How the downloads of this layer will go wrong that have not ended."""
