@@ -23,6 +23,7 @@ KEY: Final = "CONFORMA_LEDGER_KEY"
 PASSPHRASE: Final = "CONFORMA_LEDGER_PASSPHRASE"  # noqa: S105 - the name of a variable
 OFFLINE: Final = ("root", "targets")
 ONLINE: Final = "online"
+_LONGEST_NAME: Final = 500
 _SERVICES: Final = ("awskms", "azurekms", "gcpkms", "hv", "hsm", "tkey")
 
 
@@ -73,9 +74,9 @@ def load(spec: str, environ: Mapping[str, str] = os.environ) -> Signer:
         return _from_pem(path.read_bytes(), str(path), environ)
     except OSError as cause:
         raise InputError(
-            f"{path}: {cause.strerror}",
+            f"{_shown(spec)}: {cause.strerror}",
             hint="name the private key in a PEM file, as conforma ledger init made it",
-        ) from cause
+        ) from None if _holds_a_key(spec) else cause
 
 
 def public(path: str) -> Key:
@@ -156,5 +157,11 @@ def _pem(signer: CryptoSigner, passphrase: str | None) -> bytes:
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
 
 
+def _holds_a_key(spec: str) -> bool:
+    """Whether somebody gave the key itself where its name belongs."""
+    return "PRIVATE KEY" in spec or "\n" in spec or len(spec) > _LONGEST_NAME
+
+
 def _shown(spec: str) -> str:
-    return spec if len(spec) < 200 and "\n" not in spec else "the key"
+    """The name of a key for messages, which must not hold the key."""
+    return "the key given" if _holds_a_key(spec) else spec

@@ -66,7 +66,7 @@ class Operation(Struct, frozen=True):
                 custom=document.get("custom", {}),
                 everything=document.get("everything", False),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
             raise OperationRefused(f"not an operation: {type(cause).__name__}: {cause}") from cause
         return found.checked()
 
@@ -76,6 +76,8 @@ class Operation(Struct, frozen=True):
             raise OperationRefused(f"{self.id!r} is no operation id")
         if self.kind not in _KINDS:
             raise OperationRefused(f"{self.id}: unknown kind of operation {self.kind!r}")
+        if type(self.everything) is not bool:
+            raise OperationRefused(f"{self.id}: {self.everything!r} is neither true nor false")
         if self.kind == "bump":
             return self
         if not isinstance(self.path, str) or not (

@@ -151,7 +151,7 @@ def envelopes_of(entries: Any) -> Iterable[bytes]:
                 {"keyid": "default", "sig": _once(signature["sig"])}
                 for signature in envelope["signatures"]
             ]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         yield json.dumps(
             {

@@ -140,6 +140,6 @@ def envelope(payload: bytes, key: PrivateKey) -> bytes:
 def _is_envelope(content: bytes) -> bool:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and "payloadType" in document

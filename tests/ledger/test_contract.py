@@ -467,6 +467,8 @@ def bad_operations() -> dict[str, Callable[[Place, str], bytes]]:
         "not json": lambda place, operation_id: b"{",
         "not an object": lambda place, operation_id: b"[1]",
         "nothing": lambda place, operation_id: b"",
+        "nested without end": lambda place, operation_id: b"[" * 100_000,
+        "a bump of something": document(kind="bump", everything="bins"),
         "another id": document(id=Numbering().next()),
         "walking up": document(path="../../etc/passwd"),
         "absolute": document(path="/etc/passwd"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -95,6 +96,19 @@ def test_a_key_with_a_passphrase_and_one_from_the_environment(tmp_path: Path) ->
             keys.online("env:KEY", root, {"KEY": pem, keys.PASSPHRASE: "wrong"})
         with pytest.raises(InputError, match="environment variable NONE is not set"):
             keys.online("env:NONE", root, {})
+
+
+def test_a_key_given_in_place_of_its_name_is_not_shown(place: Place) -> None:
+    place.make()
+    pem = Path(place.online).read_text()
+    with place.open() as ledger, pytest.raises(InputError) as caught:
+        keys.online(pem, ledger.state.root, {})
+    told = "".join(traceback.format_exception(caught.value))
+    assert "the key given: " in told
+    assert not any(line in told for line in pem.splitlines()[1:-1])
+    assert (
+        caught.value.hint == "name the private key in a PEM file, as conforma ledger init made it"
+    )
 
 
 def test_keys_stay_out_of_the_ledger_and_nothing_is_overwritten(tmp_path: Path) -> None:
