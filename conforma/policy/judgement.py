@@ -108,12 +108,12 @@ class Plan(Struct, frozen=True):
     def _considered(self, answers: Sequence[list[Any]], moment: datetime) -> Iterator[Step]:
         """All results and all silent rules, with what the criteria make of them."""
         spoken: set[tuple[str, str]] = set()
-        for result, excepted in self.asked.results(answers):
+        for raw, excepted in self.asked.results(answers):
+            result = described(raw, self.selection.book.rules, moment)
             if excepted:
                 reason = f"data.{result.package}.exception names the rule"
                 yield Step(result.finding, "excepted", Decision(False, reason=reason), result.query)
                 continue
-            result = described(result, self.selection.book.rules, moment)
             decision = self.selection.decide(result.subject)
             finding = classified(result, moment)
             if decision.included:

@@ -84,9 +84,10 @@ class TaskFile(Struct, frozen=True):
         repository, slashes, rest = text.rpartition("//")
         if not slashes or "//" not in repository:
             raise InputError(
-                f"expected {quoted(text)} to contain the `//` to separate the repository from "
+                f"expected {quoted(without_secrets(text))} to contain the `//` to separate the repository from "
                 f"the path, {_EXAMPLE}"
             )
+        _refuse_credentials(repository)
         path, _, revision = rest.partition("@")
         if not revision and not newest:
             raise InputError(
@@ -94,7 +95,6 @@ class TaskFile(Struct, frozen=True):
                 f"{_EXAMPLE}, to fetch the latest revision from a remote URL provide the "
                 "--freshen parameter"
             )
-        _refuse_credentials(repository)
         return cls(repository, path, revision)
 
     @property

@@ -332,6 +332,19 @@ def test_an_exception_silences_the_rule_it_names_and_no_other(evaluator: Evaluat
     assert {step.decision.reason for step in excepted} == {"data.main.exception names the rule"}
 
 
+def test_a_result_that_is_excepted_may_have_any_metadata(evaluator: Evaluator) -> None:
+    rules = evaluator("""
+        package main
+        deny contains {"msg": "known", "code": "main.known", "collections": null}
+        deny_two contains "two"
+        exception contains [""]
+    """)
+    outcome = judge(rules)
+    assert told(outcome) == [("Violation", "two")]
+    (excepted,) = (step.finding for step in outcome.trail if step.fate == "excepted")
+    assert excepted.metadata == {"code": "main.known"}
+
+
 def test_dates_and_severity_decide_the_kind(evaluator: Evaluator) -> None:
     rules = evaluator("""
         package main

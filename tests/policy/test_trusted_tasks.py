@@ -211,6 +211,8 @@ def test_files_are_filed_without_their_revision() -> None:
         ("git+https://h/r.git//a@", False, "to contain the revision information following the `@`"),
         ("git+https://u:pw@h/r.git//a@f", False, "git\\+https://h/r.git: .* holds credentials"),
         ("git+https://token@h/r.git//a@f", False, "git\\+https://h/r.git: .* holds credentials"),
+        ("git+https://u:pw@h/r.git//a", False, "holds credentials"),
+        ("git+https://u:pw@h/r.git", True, "git\\+https://h/r.git.* to contain the `//`"),
     ],
 )
 def test_a_file_that_cannot_be_recorded_is_refused(text: str, newest: bool, reason: str) -> None:
