@@ -134,7 +134,8 @@ class World:
             if demand.view == "contents":
                 self.served.add((demand.number, "uncompressed"))
         if demand.keep and demand.error is None:
-            demand.inode = inode(self.final_name(demand))
+            if demand.number not in self.doubtful:  # else the name may be another's file
+                demand.inode = inode(self.final_name(demand))
             self.readers.append(demand)
 
     def final_name(self, demand: Demand) -> Path | None:
