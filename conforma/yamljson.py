@@ -76,6 +76,20 @@ def parse(text: str | bytes, *, duplicate_keys: Literal["refuse", "last"] = "ref
     return _yaml(source, duplicate_keys)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The one JSON value that ``text`` is. Raises ``InputError`` for anything else.
+
+    Also for duplicate keys and for nesting beyond ``DEEPEST``, as ``parse`` does.
+    """
+    try:
+        source = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return _json(source, "refuse")
+    except RecursionError as cause:
+        raise InputError("json: too deep") from cause
+    except ValueError as cause:
+        raise InputError(f"json: {cause}") from cause
+
+
 def _json(source: str, duplicate_keys: str) -> Any:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -95,7 +109,7 @@ def _json(source: str, duplicate_keys: str) -> Any:
     value = json.loads(
         source, object_pairs_hook=members, parse_constant=constant, parse_float=decimal
     )
-    depth, level = 0, [value]
+    depth, level = 0, [value] if isinstance(value, dict | list) else []
     while level := [
         inner
         for outer in level

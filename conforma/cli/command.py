@@ -164,10 +164,14 @@ def _print_help(ctx: click.Context) -> NoReturn:
     ctx.exit()
 
 
+def given(ctx: click.Context, name: str) -> bool:
+    """Whether the command line says anything about the flag, named as in Python."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def timeout_given(ctx: click.Context) -> Duration | None:
     """The ``--timeout`` of a command that has no limit of its own; ``None`` if it was not given."""
-    given = ctx.get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
-    return cast(Duration, ctx.obj["timeout"]) if given else None
+    return cast(Duration, ctx.obj["timeout"]) if given(ctx, "timeout") else None
 
 
 def refuse_words(ctx: click.Context) -> None:
@@ -178,11 +182,7 @@ def refuse_words(ctx: click.Context) -> None:
 
 def require_flags(ctx: click.Context, *names: str) -> None:
     """Raise ``InputError`` if any of these flags, named as in Python, was not given."""
-    absent = [
-        name
-        for name in names
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
-    ]
+    absent = [name for name in names if not given(ctx, name)]
     if absent:
         listed = ", ".join(quoted(name.replace("_", "-")) for name in absent)
         raise InputError(f"required flag(s) {listed} not set")

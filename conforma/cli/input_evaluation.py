@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+from msgspec import Struct
+
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
 from conforma.cli import logs
@@ -19,12 +21,13 @@ from conforma.cli.signals import run_until_told
 from conforma.cli.version import version
 from conforma.errors import BadPolicyConfig, ConformaError
 from conforma.policy.effective_time import EffectiveTime, rfc3339_nano
+from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.locate import load_policy
 from conforma.policy.overrides import Settings
 from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.report import input_report, targets
-from conforma.validate.input_result import InputReport
+from conforma.validate.input_result import InputReport, InputResult
 from conforma.validate.input_run import InputJudge, judge_all
 
 
@@ -40,21 +43,12 @@ def run(entries: Sequence[str], options: ImageOptions, settings: Globals) -> int
     )
     with ExitStack() as stack:
         cancellation = stack.enter_context(run_until_told(settings.timeout))
-        judge, policy = _prepared(
-            stack, options, settings, cancellation, trace_rules="opa" in trace
-        )
+        tools = opened(stack, options, settings, cancellation)
+        judge = tools.judge(tools.compiled(trace_rules="opa" in trace))
         results, errors = judge_all(entries, judge, workers=options.workers)
         if errors:
             raise together(errors)
-        report = InputReport(
-            results,
-            policy=policy.config.as_dict(),
-            version=version(),
-            effective_time=rfc3339_nano(judge.moment),
-            created=datetime.now(UTC),
-            show_successes=options.show_successes,
-            show_warnings=options.show_warnings,
-        )
+        report = report_of(results, options, tools.policy, judge.moment)
         targets.write_each(
             outputs,
             sys.stdout.buffer,
@@ -65,26 +59,56 @@ def run(entries: Sequence[str], options: ImageOptions, settings: Globals) -> int
     return 0
 
 
-def _prepared(
-    stack: ExitStack,
-    options: ImageOptions,
-    settings: Globals,
-    cancellation: Cancellation,
-    *,
-    trace_rules: bool,
-) -> tuple[InputJudge, Policy]:
-    """The rules being compiled, with all they may ask for, and the policy they are from."""
+class Tools(Struct, frozen=True):
+    """What documents are judged with: all of it is open, and the policy is read."""
+
+    options: ImageOptions
+    engine: Engine
+    world: World
+    policy: Policy
+    cancellation: Cancellation
+
+    def compiled(self, *, trace_rules: bool = False) -> tuple[SourceGroupEvaluator, ...]:
+        """The rules of each source group, being compiled. Raises what fetching them raises."""
+        self.world.sources.fetch_all(self.policy.config.urls)
+        return compiled(
+            self.options, self.engine, self.world.sources, self.policy, trace_rules=trace_rules
+        )[0]
+
+    def judge(self, evaluators: tuple[SourceGroupEvaluator, ...]) -> InputJudge:
+        """Who judges; what rules have asked about images is remembered by nobody else."""
+        images = ImageReader(self.world.registry, self.world.open_cache())
+        verifier = make_verifier(self.options, self.world, self.policy)
+        builtins = builtins_for(
+            self.world.registry, images, verifier, self.world.load_key, self.cancellation
+        )
+        moment = self.policy.effective_time.moment
+        return InputJudge(evaluators, builtins, moment, self.cancellation, self.options.info)
+
+
+def opened(
+    stack: ExitStack, options: ImageOptions, settings: Globals, cancellation: Cancellation
+) -> Tools:
+    """Open what judging needs; ``stack`` closes it. Raises what is wrong with the policy."""
     # The engine comes up while the policy is fetched.
     engine = stack.enter_context(Engine.start(cancellation))
     world = open_world(stack, options, settings, cancellation, None)
-    policy = _policy(options, world)
-    world.sources.fetch_all(policy.config.urls)
-    evaluators, _ = compiled(options, engine, world.sources, policy, trace_rules=trace_rules)
-    images = ImageReader(world.registry, world.open_cache())
-    verifier = make_verifier(options, world, policy)
-    builtins = builtins_for(world.registry, images, verifier, world.load_key, cancellation)
-    moment = policy.effective_time.moment
-    return InputJudge(evaluators, builtins, moment, cancellation, options.info), policy
+    return Tools(options, engine, world, _policy(options, world), cancellation)
+
+
+def report_of(
+    results: tuple[InputResult, ...], options: ImageOptions, policy: Policy, moment: datetime
+) -> InputReport:
+    """The report on what was judged at this moment."""
+    return InputReport(
+        results,
+        policy=policy.config.as_dict(),
+        version=version(),
+        effective_time=rfc3339_nano(moment),
+        created=datetime.now(UTC),
+        show_successes=options.show_successes,
+        show_warnings=options.show_warnings,
+    )
 
 
 def _policy(options: ImageOptions, world: World) -> Policy:

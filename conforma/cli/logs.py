@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from conforma import gojson
 from conforma.gotext import quoted
 from conforma.report.wrapping import harmless
 
@@ -61,6 +62,15 @@ def start_as(settings: Globals) -> frozenset[str]:
         logfile=settings.logfile,
     )
     return trace
+
+
+def serve() -> None:
+    """From now on write JSON lines, and at least those of level info, as services do."""
+    logger = logging.getLogger("conforma")
+    if logger.level > logging.INFO:
+        logger.setLevel(logging.INFO)
+    for handler in logger.handlers:
+        handler.setFormatter(JSONFormatter())
 
 
 def start(*, quiet: bool, verbose: bool, debug: bool, trace: frozenset[str], logfile: str) -> None:
@@ -168,6 +178,22 @@ class LineFormatter(logging.Formatter):
             pairs["file"] = f"{record.filename}:{record.lineno}"
         pairs |= _fields(record)
         return " ".join(f"{key}={_value(value)}" for key, value in pairs.items())
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object on a line, with sorted members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a field with the name of one of ours gets a prefix, as in the Go tool."""
+        pairs: dict[str, Any] = {
+            "time": _rfc3339(record.created),
+            "level": _level(record.levelno),
+            "msg": record.getMessage(),
+        }
+        for key, value in _fields(record).items():
+            name = f"fields.{key}" if key in pairs else key
+            pairs[name] = value if isinstance(value, int | float) else str(value)
+        return gojson.dumps(pairs, sort_keys=True)
 
 
 class TerminalFormatter(logging.Formatter):

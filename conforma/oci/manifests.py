@@ -26,6 +26,10 @@ from conforma.oci.reference import DEFAULT_REGISTRY, Reference
 from conforma.oci.sender import Ask
 
 _ACCEPT: Final = {"Accept": media_types.ACCEPT_MANIFEST}
+# There, or a registry that knows no HEAD.
+_HEAD_STATUSES: Final = frozenset({200, 405, 501})
+# Registry, repository, and digest or tag.
+_Key = tuple[str, str, str]
 # Where every GET of a manifest counts as a pull, even one without a body, and
 # a HEAD does not (docs.docker.com, "Docker Hub pull usage and limits").
 _COUNTS_PULLS: Final = frozenset({DEFAULT_REGISTRY})
@@ -48,7 +52,7 @@ class Manifests:
         self._questions = questions
         self._recall = recall
         self._lock = threading.Lock()
-        self._heads: dict[tuple[str, str], Descriptor] = {}
+        self._heads: dict[_Key, Descriptor] = {}
         self._repositories: set[str] = set()
         self._beginnings: dict[str, threading.Event] = {}
         self._documents: Memory[Manifest | Index] = Memory(options.remembered)
@@ -133,10 +137,16 @@ class Manifests:
         with self._lock:
             self._heads.pop(_key(reference), None)
 
+    def forget_all(self) -> None:
+        """Ask again about every tag."""
+        with self._lock:
+            self._heads.clear()
+
     def _known_head(self, reference: Reference) -> Descriptor | None:
-        known = self._heads.get(_key(reference))
+        key = _key(reference)
+        known = self._heads.get(key)
         if known is None and reference.digest is not None:
-            document = self._documents.get(_key(reference))
+            document = self._documents.get(key)
             if document is not None:
                 return _describe(document, reference.digest)
         return known
@@ -152,9 +162,8 @@ class Manifests:
     def _ask_head(self, reference: Reference) -> Descriptor | None:
         """What a HEAD says; ``None`` from registries that know none, or say too little."""
         path = f"manifests/{reference.identifier}"
-        expected = frozenset({200, 405, 501})
         answer = self._exchange.fetch(
-            Ask("HEAD", reference, path, _ACCEPT, expected=expected), self._limit
+            Ask("HEAD", reference, path, _ACCEPT, expected=_HEAD_STATUSES), self._limit
         )
         described = _from_headers(answer) if answer.status == 200 else None
         if described is None:
@@ -169,9 +178,9 @@ class Manifests:
 
     def _offers(self, reference: Reference, described: Descriptor) -> None:
         """The registry has just said that the repository has it."""
+        pinned = (reference.registry, reference.repository, str(described.digest))
         with self._lock:
-            self._heads[_key(reference)] = described
-            self._heads[_key(reference.pinned(described.digest))] = described
+            self._heads[_key(reference)] = self._heads[pinned] = described
 
     def _get(self, reference: Reference, question: Question) -> Manifest | Index:
         if reference.digest is None:
@@ -262,8 +271,8 @@ def _parsed(raw: bytes, media_type: str, reference: Reference) -> Manifest | Ind
         raise BadManifest(f"{reference}: {cause.message}", hint=cause.hint) from cause
 
 
-def _key(reference: Reference) -> tuple[str, str]:
-    return (reference.repository_name, reference.identifier)
+def _key(reference: Reference) -> _Key:
+    return (reference.registry, reference.repository, reference.identifier)
 
 
 def _digest_of(document: Manifest | Index, reference: Reference) -> Digest:

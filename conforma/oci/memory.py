@@ -44,6 +44,12 @@ class Memory(Generic[V]):
         with self._lock:
             self._drop(key)
 
+    def clear(self) -> None:
+        """Know nothing any more."""
+        with self._lock:
+            self._values.clear()
+            self._size = 0
+
     def _drop(self, key: Hashable) -> None:
         found = self._values.pop(key, None)
         if found is not None:

@@ -229,6 +229,11 @@ class Registry:
         self._manifests.forget(reference)
         self._referrers.forget((reference.repository_name, reference.digest))
 
+    def forget_all(self) -> None:
+        """Ask anew what every tag means and what refers to any digest: for a run without an end."""
+        self._manifests.forget_all()
+        self._referrers.clear()
+
     def tags(self, reference: Reference) -> tuple[str, ...]:
         """All tags of the repository, in the registry's order."""
         return self._listings.tags(reference)

@@ -123,6 +123,15 @@ class SourceGroupEvaluator:
                 raise self._book.with_traceback(None)
             return self._book
 
+    def ready(self) -> None:
+        """Wait until the rules can be asked. Raises as ``judge`` does for rules that cannot."""
+        try:
+            self._ruleset.ready()
+        except PolicyError as error:
+            self._located(error)
+            raise
+        _ = self.book
+
     def _located(self, error: PolicyError) -> PolicyError:
         """The error; if it is about files of ours, its hint says whose copies they are."""
         named = [

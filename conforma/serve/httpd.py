@@ -128,7 +128,10 @@ def _length(text: str | bytes, base: int) -> int:
 
 
 class Incoming(Struct):
-    """A request as the handler sees it; header names are in lower case."""
+    """A request as the handler sees it; header names are in lower case.
+
+    ``client`` is the address and port it came from, where the server tells.
+    """
 
     method: str
     path: str
@@ -137,6 +140,7 @@ class Incoming(Struct):
     body: RequestBody
     target: str
     version: str
+    client: str = ""
 
 
 Handler = Callable[[Incoming], Response]

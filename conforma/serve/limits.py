@@ -28,8 +28,16 @@ class Limits(Struct, frozen=True):
     """A connection without a request is closed."""
     head: float = 15.0
     """From the first byte of a request to the end of its head."""
+    body: float = 15.0
+    """From there to the end of its body."""
+    largest_body: int = 64 * 1024
+    """A request with more bytes is refused."""
+    bodies: int = 64 * 1024 * 1024
+    """Bytes that the bodies of all requests together may take; one more has to come again."""
     stalled: float = 60.0
     """A client that takes nothing for so long is given up."""
+    answer: float | None = None
+    """From the first byte of an answer to its last, if there is a limit."""
     grace: float = 20.0
     """What is being sent may go on so long when the server stops."""
 

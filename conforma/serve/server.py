@@ -22,10 +22,9 @@ from msgspec import Struct
 from conforma.oci.wire import set_patience
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.limits import Limits, cut, refuse
-from conforma.serve.wire import READ, incoming_of, linger, send_answer
+from conforma.serve.reading import LARGEST_HEAD, Refused, RequestReader, Room
+from conforma.serve.wire import linger, send_answer
 
-_LARGEST_HEAD: Final = 64 * 1024
-_LARGEST_BODY: Final = 64 * 1024
 _BACKLOG: Final = 1024
 
 
@@ -42,10 +41,20 @@ class Served(Struct, frozen=True):
 
 
 Handler = Callable[[Incoming], Response]
+Refusal = Callable[[int, Incoming | None], Response]
+
+
+def _bare_refusal(status: int, _: Incoming | None) -> Response:
+    return Response.document(status, {})
 
 
 class Server:
-    """Listens from construction until :meth:`close`. ``handler`` is called from many threads."""
+    """Listens from construction until :meth:`close`.
+
+    ``handler`` is called from many threads. Requests that do not come to it,
+    because of what :class:`Refused` lists, get the answer that ``refusal``
+    makes of the reason's status and the request's head.
+    """
 
     def __init__(
         self,
@@ -56,9 +65,12 @@ class Server:
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         on_served: Callable[[Served], None] | None = None,
+        refusal: Refusal = _bare_refusal,
     ) -> None:
         self.limits = limits or Limits()
         self._handler = handler
+        self._refusal = refusal
+        self._room = Room(self.limits.bodies)
         self._tls = tls
         self._on_served = on_served
         self._changed = threading.Condition()
@@ -73,8 +85,7 @@ class Server:
     @property
     def host(self) -> str:
         """``address:port`` as it appears in an image reference."""
-        address, port = self.address
-        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return _written(self.address)
 
     @property
     def connections(self) -> int:
@@ -112,7 +123,7 @@ class Server:
                 refuse(connection)
                 continue
             threading.Thread(
-                target=self._serve, args=(connection, str(client[0])), name="serve", daemon=True
+                target=self._serve, args=(connection, client), name="serve", daemon=True
             ).start()
 
     def _admit(self, connection: socket.socket) -> bool:
@@ -132,7 +143,7 @@ class Server:
             cut(victim)
         return True
 
-    def _serve(self, plain: socket.socket, client: str) -> None:
+    def _serve(self, plain: socket.socket, client: tuple[str, int]) -> None:
         connection = plain
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -143,8 +154,16 @@ class Server:
                 self._replace(plain, connection)
                 set_patience(connection, socket.SO_RCVTIMEO, self.limits.head)
                 connection.do_handshake()
-            protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
-            while self._one_request(connection, protocol, client):
+            protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+            reader = RequestReader(
+                connection,
+                protocol,
+                self.limits,
+                self._room,
+                client=_written(client),
+                begin=lambda: self._busy(connection),
+            )
+            while self._one_request(connection, protocol, reader):
                 protocol.start_next_cycle()
         except (OSError, h11.ProtocolError):
             pass  # the client went away, stalled, or speaks no HTTP: there is nobody to tell
@@ -162,30 +181,40 @@ class Server:
             self._connections[encrypted] = self._connections.pop(plain)
 
     def _one_request(
-        self, connection: socket.socket, protocol: h11.Connection, client: str
+        self, connection: socket.socket, protocol: h11.Connection, reader: RequestReader
     ) -> bool:
         """Answer one request; whether another may follow on this connection."""
         self._idle(connection)
-        set_patience(connection, socket.SO_RCVTIMEO, self.limits.idle)
         try:
-            incoming = self._read(connection, protocol)
-        except h11.RemoteProtocolError as error:
-            status = error.error_status_hint or 400
-            send_answer(connection, protocol, Response.document(status, {}), head_only=False)
-            linger(connection)
+            with reader.next() as incoming:
+                if incoming is None:
+                    return False
+                self._answer(connection, protocol, incoming)
+        except Refused as refused:
+            set_patience(connection, socket.SO_SNDTIMEO, self.limits.stalled)
+            response = self._refusal(refused.status, refused.incoming)
+            response.close = True
+            send_answer(connection, protocol, response, head_only=False)
+            linger(connection, self.limits.largest_body)
             return False
-        if incoming is None:
-            return False
+        return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
+
+    def _answer(
+        self, connection: socket.socket, protocol: h11.Connection, incoming: Incoming
+    ) -> None:
         set_patience(connection, socket.SO_SNDTIMEO, self.limits.stalled)
         started = time.monotonic()
         response = self._handler(incoming)
         if self._closing:
             response.close = True
+        due = None if self.limits.answer is None else time.monotonic() + self.limits.answer
         sent = 0
 
         def count(more: int) -> None:
             nonlocal sent
             sent += more
+            if due is not None and time.monotonic() > due:
+                raise TimeoutError
 
         complete = False
         try:
@@ -197,9 +226,8 @@ class Server:
                 seconds = time.monotonic() - started
                 self._on_served(
                     Served(incoming.method, incoming.path, response.status, sent, seconds,
-                           client, complete)
+                           incoming.client, complete)
                 )  # fmt: skip
-        return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
 
     def _idle(self, connection: socket.socket) -> None:
         with self._changed:
@@ -213,31 +241,8 @@ class Server:
                 raise ConnectionAbortedError
             self._connections[connection] = None
 
-    def _read(self, connection: socket.socket, protocol: h11.Connection) -> Incoming | None:
-        """The next request; ``None`` when the client has no more."""
-        request: h11.Request | None = None
-        begun: float | None = None
-        body = 0
-        while True:
-            event = protocol.next_event()
-            if event is h11.NEED_DATA:
-                if begun is not None and time.monotonic() - begun > self.limits.head:
-                    raise TimeoutError
-                protocol.receive_data(connection.recv(READ))
-                if begun is None:
-                    begun = time.monotonic()
-                    self._busy(connection)
-                    set_patience(connection, socket.SO_RCVTIMEO, self.limits.head)
-            elif isinstance(event, h11.Request):
-                request = event
-                if begun is None:  # it had come with the one before
-                    self._busy(connection)
-                    begun = time.monotonic()
-            elif isinstance(event, h11.Data):
-                body += len(event.data)
-                if body > _LARGEST_BODY:
-                    raise h11.RemoteProtocolError("too large", error_status_hint=413)
-            elif isinstance(event, h11.EndOfMessage) and request is not None:
-                return incoming_of(request)
-            else:
-                return None
+
+def _written(client: tuple[str, int]) -> str:
+    """``address:port``; an IPv6 address in brackets."""
+    address, port = client[:2]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

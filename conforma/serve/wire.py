@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -18,6 +19,7 @@ from conforma.serve.httpd import Incoming, RequestBody, Response
 READ: Final = 64 * 1024
 _SMALL: Final = 16 * 1024
 _LINGERING: Final = 1024 * 1024
+_LINGERING_SECONDS: Final = 10.0
 
 
 class _Placeholder:
@@ -30,8 +32,8 @@ class _Placeholder:
         return self._size
 
 
-def incoming_of(request: h11.Request) -> Incoming:
-    """A request of h11 as handlers see it."""
+def incoming_of(request: h11.Request, client: str = "") -> Incoming:
+    """A request of h11 as handlers see it, its body still empty."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.headers:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
@@ -46,6 +48,7 @@ def incoming_of(request: h11.Request) -> Incoming:
         RequestBody(io.BytesIO(), {}),
         target,
         f"HTTP/{request.http_version.decode()}",
+        client,
     )
 
 
@@ -79,11 +82,15 @@ def send_answer(
     protocol.send(h11.EndOfMessage())
 
 
-def linger(connection: socket.socket) -> None:
-    """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6)."""
+def linger(connection: socket.socket, most: int = _LINGERING) -> None:
+    """Take what is still coming: closing before that would reset the answer away (RFC 9112, 9.6).
+
+    Up to ``most`` bytes (a mebibyte at least), for a few seconds.
+    """
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_WR)  # not that of TLS: we go on reading
         set_patience(connection, socket.SO_RCVTIMEO, 1.0)
-        taken = 0
-        while taken < _LINGERING and (piece := connection.recv(READ)):
-            taken += len(piece)
+        left = max(most, _LINGERING)
+        due = time.monotonic() + _LINGERING_SECONDS
+        while left > 0 and time.monotonic() < due and (piece := connection.recv(READ)):
+            left -= len(piece)

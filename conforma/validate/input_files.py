@@ -1,4 +1,4 @@
-"""What ``validate input`` judges: files, directories and inline text become documents.
+"""What ``validate input`` judges: files, directories, inline text and requests become documents.
 
 Whatever is named is judged or an error, never passed over: a file that holds
 nothing, a second YAML document or a directory inside a directory would
@@ -18,6 +18,8 @@ from conforma.errors import InputError
 _NO_FILES: Final = (
     "at least one input file must be specified as a positional argument or via the --file flag"
 )
+_JSON: Final = "application/json"
+_YAML: Final = frozenset(("application/yaml", "application/x-yaml", "text/yaml"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,34 @@ def read(entry: str) -> tuple[Document, ...]:
     if not files:
         raise InputError(f"the directory {entry} contained no files")
     return tuple(document for file in files for document in _in_file(file))
+
+
+def in_request(body: bytes, media_type: str) -> tuple[Document, ...]:
+    """The documents of the body of a request: JSON, or a YAML mapping (commands.md 7).
+
+    A ``media_type`` that is known decides which of the two it has to be. As
+    in a file, the elements of a list are documents of their own.
+
+    Raises ``InputError`` for what is neither, or holds nothing to judge.
+    """
+    if media_type not in _YAML:
+        try:
+            return _of_json(yamljson.parse_json(body))
+        except InputError:
+            if media_type == _JSON:
+                raise
+    value = yamljson.parse(body)
+    if not isinstance(value, dict):
+        raise InputError("yaml: the document is no mapping")
+    return (Document(gojson.encode(value)),)
+
+
+def _of_json(value: Any) -> tuple[Document, ...]:
+    if value is None or value == []:
+        raise InputError(f"json: {gojson.dumps(value)} holds no document to judge")
+    return tuple(
+        Document(gojson.encode(item)) for item in (value if isinstance(value, list) else [value])
+    )
 
 
 def _exists(path: Path) -> bool:

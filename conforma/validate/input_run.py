@@ -18,7 +18,7 @@ from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.presentation import Findings
 from conforma.policy.rego.engine import Builtin
 from conforma.validate.exhaustion import explained
-from conforma.validate.input_files import read
+from conforma.validate.input_files import Document, read
 from conforma.validate.input_result import InputResult
 from conforma.validate.pool import in_parallel
 
@@ -43,7 +43,19 @@ class InputJudge(Struct, frozen=True):
 
         Raises what reading it and ``SourceGroupEvaluator.judge`` raise.
         """
-        documents = read(entry)
+        return self.judge_documents(entry, read(entry), self.moment, self.cancellation)
+
+    def judge_documents(
+        self,
+        name: str,
+        documents: Sequence[Document],
+        moment: datetime,
+        cancellation: Cancellation,
+    ) -> InputResult:
+        """What the rules say, at this moment, about what the report calls ``name``.
+
+        Raises what ``SourceGroupEvaluator.judge`` raises.
+        """
         findings: list[Finding] = []
         try:
             for evaluator in self.evaluators:
@@ -53,9 +65,9 @@ class InputJudge(Struct, frozen=True):
                         document.raw,
                         image=None,
                         component_name="",
-                        moment=self.moment,
+                        moment=moment,
                         builtins=self.builtins,
-                        cancellation=self.cancellation,
+                        cancellation=cancellation,
                         file=document.file,
                     )
                     said.extend(outcome.findings)
@@ -65,7 +77,7 @@ class InputJudge(Struct, frozen=True):
         except ConformaError as error:
             error.message = f"evaluating policy: {error.message}"
             raise
-        return InputResult(entry, Findings.of(findings, info=self.info))
+        return InputResult(name, Findings.of(findings, info=self.info))
 
 
 def judge_all(
