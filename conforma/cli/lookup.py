@@ -10,7 +10,7 @@ import click
 from conforma.cli.command import Flag, GoCommand
 from conforma.cli.gotypes import GoBool, GoInt, GoList
 from conforma.cli.options import Globals, cache_choice
-from conforma.errors import ConformaError, InputError
+from conforma.errors import ConformaError, InputError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -205,8 +205,6 @@ def _answer(
 
 
 def _status(answer: Found | ConformaError) -> int:
-    from conforma.errors import NotFound
-
     if isinstance(answer, NotFound):
         return 1
     if isinstance(answer, ConformaError):

@@ -65,8 +65,8 @@ class Printer:
             self._out.flush()
 
     def _print(self, shown: str) -> None:
-        self._out.write(self._between if self._printed else self._first)
-        self._out.write(shown)
+        before = self._between if self._printed else self._first
+        self._out.write(before + shown)
         self._printed += 1
 
 

@@ -245,5 +245,6 @@ class Exchange:
                     f"{ask.reference}: {ask.method} {self.target(ask)}: "
                     f"the answer is larger than the limit of {limit} bytes"
                 )
-        self._meter.add(received_bytes=len(body))
+        if body:
+            self._meter.add(received_bytes=len(body))
         return body

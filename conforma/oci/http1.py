@@ -24,9 +24,10 @@ _MOST_INTERIM: Final = 10
 _GATHER: Final = 64 * 1024
 # But nobody waits for more of a slow body: what has come by then goes on.
 _GATHERING: Final = 0.01
-_END: Final = re.compile(rb"\r?\n\r?\n")
+# The end of a line and an empty one; a CR before it stays with the line, whose blanks go later.
+_END: Final = re.compile(rb"\n\r?\n")
 _STATUS: Final = re.compile(r"HTTP/1\.([01]) +([0-9]{3})(?: (.*))?")
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINES: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
 _SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
@@ -51,8 +52,8 @@ class Answer:
     :class:`BadAnswer`, always after everything that arrived before.
     """
 
-    __slots__ = ("_buffer", "_keep", "_source", "chunked", "complete", "left", "pairs", "reason",
-                 "status")  # fmt: skip
+    __slots__ = ("_buffer", "_keep", "_source", "chunked", "complete", "fields", "left", "pairs",
+                 "reason", "status")  # fmt: skip
 
     def __init__(self, source: Source, method: str) -> None:
         self._source = source
@@ -66,7 +67,7 @@ class Answer:
             interim += 1
             minor, self.status, self.reason, self.pairs = _parse(head)
         source.head_is_complete()
-        fields = combined(self.pairs)
+        self.fields = fields = combined(self.pairs)
         self._keep = minor == "1" and "close" not in fields.get("connection", "").lower()
         self.chunked, self.left = _framing(fields, method, self.status)
         self.complete = self.left == 0
@@ -182,18 +183,18 @@ def combined(pairs: Pairs) -> dict[str, str]:
 
 
 def _parse(head: bytes) -> tuple[str, int, str, Pairs]:
-    first, *lines = head.decode("latin-1").split("\n")
+    first, end, rest = head.decode("latin-1").partition("\n")
     match = _STATUS.fullmatch(first.rstrip("\r"))
     if match is None:
         raise BadAnswer(f"no HTTP/1 answer: starts with {first[:40]!r}")
-    if len(lines) > _MOST_LINES:
+    lines = rest.count("\n") + 1 if end else 0
+    if lines > _MOST_LINES:
         raise BadAnswer(f"more than {_MOST_LINES} header lines")
-    pairs: Pairs = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or _NAME.fullmatch(name) is None or len(line) > _LONGEST_LINE:
-            raise BadAnswer(f"no header line: {line[:40]!r}")
-        pairs.append((name, value.strip()))
+    pairs: Pairs = [(name, value.strip()) for name, value in _LINES.findall(rest)]
+    if len(pairs) != lines or len(rest) > _LONGEST_LINE:
+        for line in rest.split("\n"):
+            if _LINES.fullmatch(line) is None or len(line) > _LONGEST_LINE:
+                raise BadAnswer(f"no header line: {line[:40]!r}")
     return match[1], int(match[2]), match[3] or "", pairs
 
 

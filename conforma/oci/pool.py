@@ -49,7 +49,9 @@ class Pool:
         self._most = most
         # Reentrant: cancelling may happen in a signal handler, in the thread
         # that holds it.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._queued = 0
         self._servers: dict[Origin, _Server] = {}
         self._live: set[Connection] = set()
         self._closed = False
@@ -63,11 +65,11 @@ class Pool:
         """
         stale: list[Connection] = []
         try:
-            with self._changed:
+            with self._lock:
                 server = self._server(origin)
                 limit = server.lanes[lane]
                 while limit.active >= int(limit.now) and not self._closed:
-                    self._changed.wait()
+                    self._wait()
                 if self._closed:
                     raise ConnectionAbortedError("stopped")
                 while server.idle:
@@ -89,7 +91,7 @@ class Pool:
 
     def release(self, origin: Origin, lane: Lane, connection: Connection, *, keep: bool) -> None:
         """Give a connection back; ``keep`` says that the next request may use it."""
-        with self._changed:
+        with self._lock:
             server = self._server(origin)
             server.lanes[lane].active -= 1
             keep = keep and not self._closed
@@ -97,13 +99,14 @@ class Pool:
                 server.idle.append((time.monotonic(), connection))
             else:
                 self._live.discard(connection)
-            self._changed.notify_all()
+            if self._queued:
+                self._changed.notify_all()
         if not keep:
             connection.close()
 
     def adapt(self, origin: Origin, *, overloaded: bool) -> None:
         """Learn from an answer: additive increase, multiplicative decrease."""
-        with self._changed:
+        with self._lock:
             for limit in self._server(origin).lanes.values():
                 if overloaded:
                     limit.now = max(1.0, limit.now / 2)
@@ -113,7 +116,7 @@ class Pool:
 
     def limit(self, origin: Origin, lane: Lane) -> int:
         """How many requests the lane lets through at once right now."""
-        with self._changed:
+        with self._lock:
             return int(self._server(origin).lanes[lane].now)
 
     def close(self) -> None:
@@ -132,6 +135,13 @@ class Pool:
         for connection in idle:
             with contextlib.suppress(OSError):
                 connection.close()
+
+    def _wait(self) -> None:
+        self._queued += 1
+        try:
+            self._changed.wait()
+        finally:
+            self._queued -= 1
 
     def _server(self, origin: Origin) -> _Server:
         server = self._servers.get(origin)

@@ -14,7 +14,7 @@ from typing import cast
 import httpx
 
 from conforma.oci import broken
-from conforma.oci.http1 import Pairs
+from conforma.oci.http1 import Pairs, combined
 from conforma.oci.options import Lane, Patience
 from conforma.oci.target import origin_of
 from conforma.oci.transport import LANE, Received, Transport
@@ -82,6 +82,7 @@ class Relayed:
         self._response = response
         self.status = response.status_code
         self.pairs: Pairs = response.headers.multi_items()
+        self.headers = combined(self.pairs)
         self.queued = 0.0
 
     def __iter__(self) -> Iterator[bytes]:

@@ -16,7 +16,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from conforma.oci import broken
-from conforma.oci.http1 import Pairs, combined
 from conforma.oci.meter import Meter
 from conforma.oci.options import Lane, RegistryOptions, RequestSeen
 from conforma.oci.proxies import Proxies
@@ -59,40 +58,30 @@ class Response:
     """The head of an answer, and its body to be read once or closed."""
 
     __slots__ = (
-        "_finish", "_headers", "_pairs", "_stream",
-        "mirror", "place", "received", "status_code", "target",
+        "_finish", "_stream", "headers", "mirror", "place", "received", "status_code", "target",
     )  # fmt: skip
 
     def __init__(
         self,
         target: Target,
-        status: int,
-        pairs: Pairs,
         stream: Received | Relayed,
-        finish: Callable[[Response], None],
+        finish: Callable[[Response], None] | None,
     ) -> None:
         self.target = target
-        self.status_code = status
+        self.status_code = stream.status
+        self.headers = stream.headers
+        """Values by lower-case name."""
         self.received = 0
         """Bytes of the body read so far."""
         self.place = ""
         """The registry that answered, whoever then stored the bytes for it."""
         self.mirror = False
-        self._pairs = pairs
-        self._headers: dict[str, str] | None = None
         self._stream = stream
-        self._finish: Callable[[Response], None] | None = finish
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Header values by lower-case name."""
-        if self._headers is None:
-            self._headers = combined(self._pairs)
-        return self._headers
+        self._finish = finish
 
     def values(self, name: str) -> list[str]:
         """Each value of a header that may come more than once; ``name`` in lower case."""
-        return [value for key, value in self._pairs if key.lower() == name]
+        return [value for key, value in self._stream.pairs if key.lower() == name]
 
     def chunks(self) -> Iterator[bytes]:
         """The body. Raises ``broken.TransportError``."""
@@ -147,7 +136,7 @@ class Sender:
                 answer = self._directly(ask, target, headers)
             else:
                 answer = self._through_client(ask, target, headers)
-            status, pairs, queued = answer.status, answer.pairs, answer.queued
+            queued = answer.queued
         except broken.TransportError as cause:
             if self._observer is not None:
                 problem = f"{type(cause).__name__}: {cause}"
@@ -162,17 +151,24 @@ class Sender:
                 waited_lane=queued,
                 waited_limiter=waited,
             )
+        observer = self._observer
+        if observer is None:
+            return Response(target, answer, None)
         seconds = time.monotonic() - started - queued
 
         def finish(response: Response) -> None:
-            if self._observer is not None:
-                seen = _seen(ask, target, attempt, started, limiter=waited, sent=sent)
-                received = response.received
-                self._observer(
-                    replace(seen, status=status, seconds=seconds, lane=queued, received=received)
+            seen = _seen(ask, target, attempt, started, limiter=waited, sent=sent)
+            observer(
+                replace(
+                    seen,
+                    status=response.status_code,
+                    seconds=seconds,
+                    lane=queued,
+                    received=response.received,
                 )
+            )
 
-        return Response(target, status, pairs, answer, finish)
+        return Response(target, answer, finish)
 
     def _directly(self, ask: Ask, target: Target, headers: Mapping[str, str]) -> Received:
         lines = "".join([f"{name}: {_clean(value)}\r\n" for name, value in headers.items()])

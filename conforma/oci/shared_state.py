@@ -36,6 +36,7 @@ class SharedState:
         self._kind = kind
         self._lock = threading.Lock()
         self._facts: dict[str, Fact] = {}
+        self._paths: dict[str, str] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -46,8 +47,9 @@ class SharedState:
         """The fact as it is now."""
         if self._directory is None:
             return self._facts.get(name)
+        # Asked before every request, so not with os.path.exists, which raises and catches.
         path = self._path(self._directory, name)
-        return _read(path) if os.path.exists(path) else None  # noqa: PTH110  asked before every request
+        return _read(path) if os.access(path, os.F_OK) else None
 
     def change(self, name: str, make: Callable[[Fact], Fact | None]) -> Fact | None:
         """Replace the fact by what ``make`` makes of it; ``None`` removes it.
@@ -91,8 +93,11 @@ class SharedState:
             return changed
 
     def _path(self, directory: Path, name: str) -> str:
-        readable = re.sub(r"[^A-Za-z0-9.-]", "_", name)[:200]
-        return f"{directory}/{readable}.{self._kind}"
+        path = self._paths.get(name)
+        if path is None:
+            readable = re.sub(r"[^A-Za-z0-9.-]", "_", name)[:200]
+            path = self._paths[name] = f"{directory}/{readable}.{self._kind}"
+        return path
 
 
 def _read(path: str) -> Fact | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -35,8 +35,8 @@ class Received:
     Iterating raises ``broken.TransportError``.
     """
 
-    __slots__ = ("_answer", "_connection", "_lane", "_origin", "_pool", "pairs", "queued", "reason",
-                 "status")  # fmt: skip
+    __slots__ = ("_answer", "_connection", "_lane", "_origin", "_pool", "headers", "pairs", "queued",
+                 "reason", "status")  # fmt: skip
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Received:
         self.status = answer.status
         self.reason = answer.reason
         self.pairs: Pairs = answer.pairs
+        self.headers: Mapping[str, str] = answer.fields
+        """Values by lower-case name."""
         self.queued = queued
         """Seconds spent waiting for a place in the lane."""
         if answer.complete:
@@ -187,6 +189,8 @@ class _Translated:
         cause: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if cause is None:
+            return
         if isinstance(cause, TimeoutError):
             raise self._timed_out(str(cause) or "timed out") from cause
         if isinstance(cause, (BadAnswer, EOFError)):

@@ -22,11 +22,15 @@ _TOKEN: Final = re.compile(f"[{_SPACE}]+|[^{_SPACE}]+")
 
 def harmless(text: str) -> str:
     """The text with every character that a terminal would obey shown as an escape."""
+    if text.isprintable():  # none of them is, and nearly all text is
+        return text
     return _HOSTILE.sub(lambda match: _escape(ord(match[0])), text)
 
 
 def harmless_line(text: str) -> str:
     """The same for text that must stay on its line: tabs and newlines are shown as well."""
+    if text.isprintable():
+        return text
     return harmless(text).replace("\t", "\\t").replace("\n", "\\n")
 
 
