@@ -6,10 +6,8 @@ so everything is kept for a while after it was superseded.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from msgspec import Struct
 
@@ -24,12 +22,11 @@ from conforma.ledger.config import (
     REFUSED,
     TARGETS,
     target_name,
+    version_and_role,
 )
 from conforma.ledger.ledger import Ledger
 from conforma.ledger.operation import NewerOperation, Operation
 from conforma.ledger.recovery import discard_orphans
-
-_VERSIONED: Final = re.compile(r"(?P<version>[1-9]\d*)\.(?P<role>[a-z0-9-]+)\.json")
 
 
 class Collected(Struct, frozen=True):
@@ -84,11 +81,12 @@ def _superseded(ledger: Ledger, now: float) -> list[str]:
     current = {**ledger.state.snapshot.versions, "snapshot": ledger.state.head.version}
     names = []
     for name in ledger.storage.names(METADATA):
-        match = _VERSIONED.fullmatch(name)
-        if match is None or match["role"] == "root":
+        found = version_and_role(name)
+        if found is None:
             continue
-        if int(match["version"]) < current.get(match["role"], 0):
-            names.append((match["role"], int(match["version"])))
+        version, role = found
+        if role != "root" and version < current.get(role, 0):
+            names.append((role, version))
     grace = ledger.state.config.grace
     return [
         f"{METADATA}/{version}.{role}.json"

@@ -7,6 +7,7 @@ it does not know may have been added.
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any, Final
 
@@ -95,6 +96,7 @@ class Config(Struct, frozen=True):
         return timedelta(seconds=seconds.get(role, self.bins_lifetime))
 
 
+_VERSIONED: Final = re.compile(r"(?P<version>[1-9]\d*)\.(?P<role>[a-z0-9-]+)\.json")
 CONFIG_FILE: Final = "ledger.json"
 METADATA: Final = "metadata"
 TARGETS: Final = "targets"
@@ -123,6 +125,12 @@ DIRECTORIES: Final = (
 def metadata_name(role: str, version: int) -> str:
     """Where one version of a role's metadata is."""
     return f"{METADATA}/{version}.{role}.json"
+
+
+def version_and_role(name: str) -> tuple[int, str] | None:
+    """What :func:`metadata_name` was given, from a name in its directory; ``None`` for others."""
+    match = _VERSIONED.fullmatch(name)
+    return None if match is None else (int(match["version"]), match["role"])
 
 
 def target_name(path: str, sha256: str) -> str:

@@ -22,7 +22,6 @@ from msgspec import Struct
 from securesystemslib.signer import Signer
 
 from conforma.errors import (
-    ConformaError,
     LedgerBusy,
     LedgerError,
     OperationRefused,
@@ -88,6 +87,7 @@ class Publisher:
         self._waiting: dict[str, Future[int]] = {}
         self._resolving = 0
         self._closing = False
+        self._broken: LedgerError | None = None
         self._idle_since = 0.0
         self._rest = 0.0
         self.stats = Stats()
@@ -131,19 +131,24 @@ class Publisher:
         Raises ``LedgerBusy`` if the queue is full, ``OperationRefused`` and
         ``LedgerError``; then nothing was queued.
         """
-        future: Future[int] = Future()
-        ticket = Ticket(operation, future)
         self._ledger.history.reach(operation.dropped - 2 * self._ledger.config.skew)
         with self._changed:
-            self._waiting[operation.id] = future
+            if self._broken is not None:
+                raise self._broken
+            if (known := self._waiting.get(operation.id)) is not None:
+                return Ticket(operation, known)
+            future = self._waiting[operation.id] = Future()
+        ticket = Ticket(operation, future)
         self._settle()
         if future.done():
             return ticket
         try:
             self._ledger.inbox.drop(operation)
-        except ConformaError:
+        except BaseException as error:
             with self._changed:
-                self._waiting.pop(operation.id, None)
+                mine = self._waiting.pop(operation.id, None)
+            if mine is not None:  # somebody may have submitted it again meanwhile
+                mine.set_exception(error)
             raise
         with self._changed:
             self._changed.notify_all()
@@ -181,12 +186,12 @@ class Publisher:
             except LedgerError as error:
                 self._fail(error)
             except Exception as error:
-                self._fail(
-                    LedgerError(
-                        f"the commit failed: {type(error).__name__}: {error}",
-                        hint="nothing was published; what is queued stays queued",
-                    )
+                # This thread ends here, so nobody may be left to wait for it.
+                self._broken = LedgerError(
+                    f"the commit failed: {type(error).__name__}: {error}",
+                    hint="nothing was published; what is queued stays queued",
                 )
+                self._fail(self._broken)
                 raise
 
     def _turn(self) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from conforma.ledger.config import COMMITS, METADATA
+from conforma.ledger.config import COMMITS, METADATA, version_and_role
 from conforma.ledger.state import State
 from conforma.ledger.storage import Storage
 
-_VERSIONED: Final = re.compile(r"(?P<version>[1-9]\d*)\.(?P<role>[a-z0-9-]+)\.json")
 _RECORD: Final = re.compile(r"(?P<version>\d{10})\.(?P<claim>[0-9a-f-]+)\.json")
 
 
@@ -35,13 +34,12 @@ def orphans(storage: Storage, state: State) -> list[str]:
     versions = {**state.snapshot.versions, "snapshot": head.version}
     found = []
     for name in storage.names(METADATA):
-        match = _VERSIONED.fullmatch(name)
+        known = version_and_role(name)
+        if known is None:
+            continue
+        version, role = known
         # Root metadata is made offline and never by a commit.
-        if (
-            match
-            and match["role"] != "root"
-            and (int(match["version"]) > versions.get(match["role"], 0))
-        ):
+        if role != "root" and version > versions.get(role, 0):
             found.append(f"{METADATA}/{name}")
     for name in storage.names(COMMITS):
         match = _RECORD.fullmatch(name)

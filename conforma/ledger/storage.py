@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -26,6 +27,7 @@ from conforma.ledger.config import ASIDE, CLAIMS, METADATA, TIMESTAMP
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _PARALLEL: Final = 8
+_CLAIM: Final = re.compile(r"(?P<number>\d{12,})-[0-9a-f]+")
 
 
 class Storage(Protocol):
@@ -190,11 +192,11 @@ class LocalDirectory:
 
     def claim(self, last: int) -> tuple[str, bool]:
         """Make a claim above ``last`` and all others; whether one of a dead holder was removed."""
-        highest = max([last, *(int(name.partition("-")[0]) for name in self.names(CLAIMS))])
+        highest = max([last, *(int(name.partition("-")[0]) for name in self._claims())])
         own = f"{highest + 1:012d}-{secrets.token_hex(8)}"
         with self._explained(own):
             os.close(self._files.create(self.root / CLAIMS / own))
-        others = [name for name in self.names(CLAIMS) if name != own]
+        others = [name for name in self._claims() if name != own]
         if any(name > own for name in others):
             self.remove(f"{CLAIMS}/{own}")
             raise _stale(own)
@@ -230,6 +232,10 @@ class LocalDirectory:
         futures = [self._pool.submit(function, item) for item in tasks]
         wait(futures)  # nobody may still be writing when the first failure is told
         return [future.result() for future in futures]
+
+    def _claims(self) -> list[str]:
+        """All claims; network file systems put names of their own beside them (``.nfs…``)."""
+        return [name for name in self.names(CLAIMS) if _CLAIM.fullmatch(name)]
 
     def _create(self, name: str, data: bytes) -> None:
         with self._explained(name):

@@ -453,6 +453,23 @@ def test_mp_10_dropping_the_same_operation_again_does_not_apply_it_again(place: 
     assert found == {"p/sha256-1.json": b"new"}
 
 
+def test_mp_10_who_submits_what_is_waiting_shares_its_outcome(place: Place) -> None:
+    place.make()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def step(name: str, path: Path) -> None:
+        if name == "rename" and path == place.directory / TIMESTAMP:
+            begun.set()
+            go_on.wait(SECONDS)
+
+    with place.open(before=step) as ledger, place.publisher(ledger) as publisher:
+        first = publisher.publish("p/sha256-1.json", b"x")
+        assert begun.wait(SECONDS)
+        second = publisher.submit(first.operation)
+        go_on.set()
+        assert first.result(SECONDS) == second.result(SECONDS) == 2
+
+
 def bad_operations() -> dict[str, Callable[[Place, str], bytes]]:
     def document(**changes: Any) -> Callable[[Place, str], bytes]:
         def render(place: Place, operation_id: str) -> bytes:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 from conforma.errors import InputError, LedgerError, LedgerUnverified
 from conforma.ledger import inspection, keys
 from conforma.ledger.collect import collect
-from conforma.ledger.config import Config
+from conforma.ledger.config import CLAIMS, TIMESTAMP, Config
 from conforma.ledger.initialize import initialize
 from conforma.ledger.ledger import Ledger
 from conforma.ledger.operation import Numbering
@@ -205,6 +206,36 @@ def test_a_publisher_is_told_of_a_full_disk(place: Place) -> None:
         full = False
         assert publisher.publish("p/sha256-2.json", b"2").result(SECONDS) == 2
     assert sorted(found(place)) == [PATH, "p/sha256-2.json"]  # the first one as well
+
+
+def test_a_bug_in_a_commit_leaves_nobody_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.make()
+    ended = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+
+    def step(name: str, path: Path) -> None:
+        if name == "rename" and path == place.directory / TIMESTAMP:
+            raise AssertionError("a bug")
+
+    with place.open(before=step) as ledger, place.publisher(ledger) as publisher:
+        ticket = publisher.publish(PATH, b"1")
+        with pytest.raises(LedgerError, match="the commit failed: AssertionError: a bug"):
+            ticket.result(SECONDS)
+        assert ended.wait(SECONDS), "a bug shows its traceback"
+        with pytest.raises(LedgerError, match="the commit failed: AssertionError: a bug"):
+            publisher.publish(PATH, b"2")
+    assert commit_again(place) == {PATH: b"1"}
+
+
+def test_names_that_a_file_system_puts_beside_claims_are_no_claims(place: Place) -> None:
+    place.make()
+    (place.directory / CLAIMS / ".nfs0000000000a1b2c300000001").touch()
+    with place.open() as ledger:
+        queue(ledger, Numbering(), PATH, b"1")
+        assert place.committer(ledger).commit() is not None
+    assert found(place) == {PATH: b"1"}
 
 
 def test_a_ledger_of_a_later_version_is_left_alone(place: Place) -> None:
