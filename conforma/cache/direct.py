@@ -7,13 +7,12 @@ that is gone when its last reader closes. Nothing is shared and nothing stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from conforma.cache.contents import Contents
 from conforma.cache.handles import BlockReader, SharedFile
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.link import check_claim
-from conforma.cache.origins import Origins
 from conforma.cache.sink import Spill
 from conforma.cache.stats import CacheStats, Counters
 from conforma.cache.tables import table_of
@@ -23,6 +22,9 @@ from conforma.oci.digest import DiffID, Digest, Hasher
 from conforma.oci.inflate import Limits, inflated
 from conforma.oci.layer import pieces_of
 from conforma.oci.manifest import Descriptor
+
+if TYPE_CHECKING:
+    from conforma.cache.origins import Origins
 
 
 class DirectLayers:

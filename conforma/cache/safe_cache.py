@@ -24,7 +24,6 @@ from conforma.cache.integrity import Integrity
 from conforma.cache.layers import Fetch, SafeLayer
 from conforma.cache.link import check_claim
 from conforma.cache.options import CacheOptions
-from conforma.cache.origins import Origins
 from conforma.cache.plains import Plains
 from conforma.cache.proofs import Proofs
 from conforma.cache.singleflight import SingleFlight, refuse_reentry
@@ -43,6 +42,7 @@ from conforma.oci.inflate import suffix_of
 from conforma.oci.manifest import Descriptor
 
 if TYPE_CHECKING:
+    from conforma.cache.origins import Origins
     from conforma.cache.upkeep import Upkeep
 
 R = TypeVar("R")

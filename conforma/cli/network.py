@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from conforma.cli.options import CacheChoice, Globals
+    from conforma.oci.mirrors import Mirror
     from conforma.oci.options import (
         ContentStore,
         Delivery,
@@ -38,20 +39,19 @@ def registry_options(
     """
     from conforma.cache.options import default_directory
     from conforma.oci.limiter import rates_of
-    from conforma.oci.mirrors import Mirror
     from conforma.oci.options import RegistryOptions
     from conforma.oci.tracing import spans_observer
 
     observers = [spans_observer(os.environ)]
     talkative = log.isEnabledFor(logging.DEBUG)
     observers.append(tell_request if talkative else None)
-    mirrors = [Mirror.parse(text) for text in settings.registry_mirror]
+    mirrors = _mirrors(settings.registry_mirror) if settings.registry_mirror else {}
     directory = Path(cache.directory) if cache and cache.directory else None
     return RegistryOptions(
         retry=retry_policy(settings),
         offline=offline,
         insecure=frozenset(settings.insecure_registry),
-        mirrors={mirror.origin: mirror for mirror in mirrors},
+        mirrors=mirrors,
         rates=rates_of(settings.registry_rate),
         state=(directory or default_directory()) / "limits" if cache is not None else None,
         content=content,
@@ -59,6 +59,12 @@ def registry_options(
         observer=_all_of([observer for observer in observers if observer is not None]),
         witness=tell_question if talkative else None,
     )
+
+
+def _mirrors(texts: Iterable[str]) -> Mapping[str, Mirror]:
+    from conforma.oci.mirrors import Mirror
+
+    return {mirror.origin: mirror for mirror in map(Mirror.parse, texts)}
 
 
 def retry_policy(settings: Globals) -> RetryPolicy:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import Struct, field
 
 from conforma.cache.images import ImageReader
-from conforma.cache.origins import Origins
 from conforma.cancellation import Cancellation
 from conforma.cli import inputs
 from conforma.cli.inputs import LoadKey, Policy
@@ -45,6 +44,7 @@ from conforma.validate.snapshot import Component, Snapshot
 
 if TYPE_CHECKING:
     from conforma.cache.direct import DirectLayers
+    from conforma.cache.origins import Origins
     from conforma.cache.safe_cache import SafeCache
     from conforma.trust import identity as trust_identity
 
@@ -133,7 +133,11 @@ def prepare(
 
     Raises one error with everything that is wrong with the input.
     """
-    origins = Origins() if "provenance" in formats else None
+    origins: Origins | None = None
+    if "provenance" in formats:
+        from conforma.cache.origins import Origins
+
+        origins = Origins()
     world = open_world(stack, options, settings, cancellation, origins)
     found = inputs.read(options, world.sources, world.cluster, world.load_key)
     policy = found.policy

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from conforma.cache.direct import DirectLayers
 from conforma.cache.options import CacheOptions, default_directory
 from conforma.cancellation import Cancellation
 from conforma.cli.network import registry_options, retry_policy
@@ -19,12 +18,13 @@ from conforma.errors import CacheUnusable
 from conforma.oci.options import ContentStore
 from conforma.oci.places import Places
 from conforma.oci.registry import Registry
-from conforma.policy.source import Sources
-from conforma.trust.rekor_client import RekorClient
 
 if TYPE_CHECKING:
+    from conforma.cache.direct import DirectLayers
     from conforma.cache.origins import Origins
     from conforma.cache.safe_cache import SafeCache
+    from conforma.policy.source import Sources
+    from conforma.trust.rekor_client import RekorClient
 
 __all__ = ["open_layers", "open_log", "open_registry", "open_sources", "retry_policy"]
 
@@ -66,6 +66,8 @@ def open_sources(stack: ExitStack, settings: Globals, cancellation: Cancellation
 
     Raises ``InputError`` for flags about registries that mean nothing.
     """
+    from conforma.policy.source import Sources
+
     registry = stack.enter_context(open_registry(settings, cancellation))
     retry = retry_policy(settings)
     return stack.enter_context(Sources(lambda: registry, cancellation, retry=retry))
@@ -75,6 +77,8 @@ def open_log(
     settings: Globals, cancellation: Cancellation, *, offline: bool = False
 ) -> RekorClient:
     """The one client for transparency logs of the run."""
+    from conforma.trust.rekor_client import RekorClient
+
     return RekorClient(registry_options(settings, offline=offline), cancellation)
 
 
@@ -86,6 +90,8 @@ def open_layers(
     ``origins`` is told what is read.
     """
     if not choice.enabled:
+        from conforma.cache.direct import DirectLayers
+
         return DirectLayers(cancellation, origins=origins)
     from conforma.cache.safe_cache import SafeCache
 
@@ -96,5 +102,7 @@ def open_layers(
     try:
         return SafeCache.open(options, cancellation, origins=origins)
     except CacheUnusable as error:
+        from conforma.cache.direct import DirectLayers
+
         log.warning("layers are not cached in this run: %s", error.message)
         return DirectLayers(cancellation, origins=origins)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, BadResponse
-from conforma.oci.challenge import Challenge, parse_challenges
-from conforma.oci.credentials import Credential, Keychain
 from conforma.oci.flights import Flights
-from conforma.oci.redirects import is_internal
 from conforma.oci.reference import Reference, is_loopback_host
-from conforma.oci.tokens import Token, TokenRequest, parse_token, token_request
+
+if TYPE_CHECKING:
+    from conforma.oci.challenge import Challenge
+    from conforma.oci.credentials import Credential, Keychain
+    from conforma.oci.tokens import Token, TokenRequest
 
 # A token lists what it allows and travels with every request; servers refuse
 # heads over 8 KiB, and each name costs up to four thirds of itself and 60 bytes.
@@ -34,12 +34,14 @@ class Authorizer:
 
     def __init__(
         self,
-        keychain: Keychain,
+        environment: Mapping[str, str],
         ask: Callable[[TokenRequest], bytes],
         scheme: Callable[[str], str],
         cancellation: Cancellation,
     ) -> None:
-        self._keychain = keychain
+        self._environment = environment
+        self._cancellation = cancellation
+        self._keys: Keychain | None = None
         self._ask = ask
         self._scheme = scheme
         self._lock = threading.Lock()
@@ -78,6 +80,9 @@ class Authorizer:
         and one that was meant for several repositories is not used for this one again.
         Raises ``AccessDenied`` if the token service refuses.
         """
+        # Deferred, as all that answers a challenge: many registries ask for nothing.
+        from conforma.oci.challenge import parse_challenges
+
         known = {c.scheme: c for c in reversed(parse_challenges(headers))}
         challenge = known.get("bearer") or known.get("basic")
         if challenge is None:
@@ -95,10 +100,10 @@ class Authorizer:
 
     def hint(self, reference: Reference) -> str:
         """What to try after the registry refused us for good."""
-        found = self._keychain.find(reference)
+        found = self._keychain().find(reference)
         if found is not None:
             return f"the credentials from {found.origin} do not suffice; it may also not exist"
-        trouble = self._keychain.trouble(reference)
+        trouble = self._keychain().trouble(reference)
         if trouble is not None:
             return f"it was asked without credentials, because the {trouble}"
         return (
@@ -106,8 +111,17 @@ class Authorizer:
             "or name a file with them in REGISTRY_AUTH_FILE"
         )
 
+    def _keychain(self) -> Keychain:
+        """Where credentials are found, made when a registry first asks for any."""
+        from conforma.oci.credentials import Keychain
+
+        with self._lock:
+            if self._keys is None:
+                self._keys = Keychain(self._environment, self._cancellation)
+            return self._keys
+
     def _response_to(self, challenge: Challenge, reference: Reference, actions: str) -> str | None:
-        credential = self._keychain.find(reference)
+        credential = self._keychain().find(reference)
         if challenge.scheme == "basic":
             return credential.basic() if credential and credential.password else None
         if credential and credential.registry_token:
@@ -133,7 +147,7 @@ class Authorizer:
         scopes = tuple(
             f"repository:{r.repository}:pull"
             for r in group
-            if _identity(self._keychain.find(r)) == ours
+            if _identity(self._keychain().find(r)) == ours
         )
         try:
             return self._token(challenge, reference, scopes, credential)
@@ -165,6 +179,8 @@ class Authorizer:
         scopes: tuple[str, ...],
         credential: Credential | None,
     ) -> Token:
+        from conforma.oci.tokens import parse_token, token_request
+
         found = self._tokens.get(key)
         if found is not None and found.renew_at > time.monotonic():
             return found  # fetched between our look and our turn
@@ -183,6 +199,10 @@ class Authorizer:
         is its own. It may not make us talk to our own machine or network
         equipment, nor without TLS.
         """
+        from urllib.parse import urlsplit
+
+        from conforma.oci.redirects import is_internal
+
         realm = urlsplit(challenge["realm"])
         host = realm.hostname or ""
         at_home = is_loopback_host(reference.registry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,7 +20,6 @@ from conforma.oci.attempts import Attempts
 from conforma.oci.limiter import Limiter
 from conforma.oci.login import Login
 from conforma.oci.meter import Meter
-from conforma.oci.mirrors import Mirror
 from conforma.oci.options import Delivery, RegistryOptions
 from conforma.oci.redirects import REDIRECTS, follow
 from conforma.oci.reference import Reference
@@ -29,6 +28,9 @@ from conforma.oci.sender import Ask, Response, Sender
 from conforma.oci.shared_state import SharedState
 from conforma.oci.target import Target, server_of
 from conforma.oci.throttle import Throttle
+
+if TYPE_CHECKING:
+    from conforma.oci.mirrors import Mirror
 
 _log = logging.getLogger(__name__)
 _NOT_FOUND: Final = frozenset({404})

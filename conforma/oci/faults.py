@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import socket
-from http import HTTPStatus
 from typing import Final
 
 from conforma.errors import (
@@ -67,6 +66,9 @@ def _reason(method: str, status: int, body: bytes) -> str:
         return f"multiple errors returned: {'; '.join(found)}"
     if found:
         return found[0]
+    # Deferred: a run that is refused nothing does not need the table.
+    from http import HTTPStatus
+
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

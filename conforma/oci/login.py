@@ -12,15 +12,14 @@ from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, BadResponse, NotFound, RegistryError
 from conforma.oci import broken, faults
 from conforma.oci.auth import Authorizer
-from conforma.oci.credentials import Keychain
 from conforma.oci.meter import Meter
 from conforma.oci.options import RegistryOptions
 from conforma.oci.sender import Ask, Response
 from conforma.oci.target import Target
-from conforma.oci.tokens import TokenRequest
 
 if TYPE_CHECKING:
     from conforma.oci.exchange import Answer
+    from conforma.oci.tokens import TokenRequest
 
 _LONGEST_TOKEN_ANSWER: Final = 256 * 1024
 
@@ -44,7 +43,7 @@ class Login:
         self._fetch = fetch
         self._target = target
         self.authorizer = Authorizer(
-            Keychain(options.environment, cancellation),
+            options.environment,
             self._fetch_token,
             options.scheme,
             cancellation,

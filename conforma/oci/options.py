@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct, field
 
 from conforma import __version__
 from conforma.oci.digest import Digest
 from conforma.oci.limiter import Rate
-from conforma.oci.mirrors import Mirror
 from conforma.oci.reference import is_loopback_host
 from conforma.oci.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from conforma.oci.mirrors import Mirror
 
 MEBIBYTE: Final = 1024 * 1024
 

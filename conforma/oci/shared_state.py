@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +111,7 @@ def _read(path: str) -> Fact | None:
 
 def _write(path: str, fact: Fact) -> None:
     # Whole or not at all, for those who read without the lock.
-    beside = f"{path}.{secrets.token_hex(4)}.tmp"
+    beside = f"{path}.{os.urandom(4).hex()}.tmp"
     try:
         Path(beside).write_text(json.dumps(fact))
         Path(beside).replace(path)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from conforma.cache.origins import Origin
 from conforma.cache.stats import CacheStats
 from conforma.errors import ConformaError
 from conforma.findings import PolicyWarning, Success, Violation
 from conforma.oci.meter import RegistryStats
 from conforma.validate.snapshot import Component
+
+if TYPE_CHECKING:
+    from conforma.cache.origins import Origin
 
 
 class ComponentResult(Struct, frozen=True):
