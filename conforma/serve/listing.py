@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Final
 from urllib.parse import urlencode
 
 from conforma.oci import media_types
@@ -10,6 +12,8 @@ from conforma.oci.digest import Digest
 from conforma.serve.bodies import MemoryBody
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.store import Repository
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 def page_of_names(
@@ -26,7 +30,7 @@ def page_of_names(
     last = incoming.query.get("last", "")
     rest = [name for name in names if name > last]
     asked = incoming.query.get("n", "")
-    sizes = [int(asked)] if asked.isdigit() else []
+    sizes = [int(asked)] if _NUMBER.fullmatch(asked) else []
     sizes += [page_size] if page_size else []
     page = rest[: min(sizes)] if sizes else rest
     answer = Response.document(200, {**others, member: page})
@@ -45,7 +49,8 @@ def page_of_referrers(
     """
     wanted = incoming.query.get("artifactType")
     found = _referrers(repository, subject, wanted)
-    start = int(incoming.query.get("next", "0"))
+    begin = incoming.query.get("next", "0")
+    start = int(begin) if _NUMBER.fullmatch(begin) else 0
     page = found[start : start + page_size] if page_size else found
     index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": page}
     headers = {"Content-Type": media_types.OCI_INDEX}

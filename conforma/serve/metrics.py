@@ -12,6 +12,8 @@ from conforma.serve.server import Served
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _KINDS = ("blobs", "manifests", "referrers", "tags")
+# A client may make up methods, and each label is kept for ever.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
 class Metrics:
@@ -31,8 +33,9 @@ class Metrics:
     def served(self, request: Served) -> None:
         """Count one request."""
         kind = next((kind for kind in _KINDS if f"/{kind}/" in request.path), "other")
+        method = request.method if request.method in _METHODS else "other"
         with self._lock:
-            self._requests[request.method, kind, request.status] += 1
+            self._requests[method, kind, request.status] += 1
             self._sent[kind] += request.sent
             self._broken += not request.complete
 

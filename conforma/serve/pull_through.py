@@ -32,11 +32,13 @@ from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
-from conforma.serve.auth import REALM_PATH, Access, Asked, BearerAuth
+from conforma.serve.auth import REALM_PATH, Access, BearerAuth
 from conforma.serve.bodies import Body, MemoryBody, Slice
+from conforma.serve.guard import refusal, token
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.landing import Landings
 from conforma.serve.listing import page_of_names
+from conforma.serve.metrics import CONTENT_TYPE
 from conforma.serve.ranges import wanted_range
 from conforma.serve.uploads import failure
 from conforma.serve.upstreams import Upstreams
@@ -88,16 +90,19 @@ class PullThrough:
         if incoming.path in _HEALTH:
             return Response.document(200, {"status": "ok"})
         if incoming.method not in ("GET", "HEAD"):
-            return failure(405, "UNSUPPORTED", f"{incoming.method} is not possible here")
+            answer = failure(405, "UNSUPPORTED", f"{incoming.method} is not possible here")
+            answer.headers["Allow"] = "GET, HEAD"
+            return answer
         if incoming.path == REALM_PATH and isinstance(self._access, BearerAuth):
-            return self._token(incoming, self._access)
+            return token(self._access, incoming)
         match = _ROUTE.fullmatch(incoming.path)
         name = (match["name"] or match["listed"]) if match else None
-        if (refusal := self._refuse(incoming, name)) is not None:
-            return refusal
+        if (refused := self._refuse(incoming, name)) is not None:
+            return refused
         if incoming.path == METRICS_PATH:
-            headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            return Response(200, headers, MemoryBody(self._metrics().encode()))
+            return Response(
+                200, {"Content-Type": CONTENT_TYPE}, MemoryBody(self._metrics().encode())
+            )
         if incoming.path in ("/v2/", "/v2"):
             headers = {"Docker-Distribution-API-Version": "registry/2.0"}
             return Response.document(200, {}, **headers)
@@ -215,30 +220,9 @@ class PullThrough:
             self._registry.forget(reference)
 
     def _refuse(self, incoming: Incoming, name: str | None) -> Response | None:
-        if self._access is None:
-            return None
         scheme = incoming.headers.get("x-forwarded-proto", "http")
-        asked = Asked(
-            incoming.headers.get("authorization"),
-            name,
-            frozenset({"pull"}),
-            f"{scheme}://{incoming.headers.get('host', '')}",
-        )
-        challenge = self._access.challenge(asked)
-        if challenge is None:
-            return None
-        answer = failure(401, "UNAUTHORIZED", "authentication required")
-        answer.headers["WWW-Authenticate"] = challenge
-        return answer
-
-    @staticmethod
-    def _token(incoming: Incoming, access: BearerAuth) -> Response:
-        document = access.issue(
-            incoming.headers.get("authorization"), incoming.query.get("scope", "")
-        )
-        if document is None:
-            return failure(401, "UNAUTHORIZED", "wrong user or password")
-        return Response.document(200, document)
+        url = f"{scheme}://{incoming.headers.get('host', '')}"
+        return refusal(self._access, incoming, name, frozenset({"pull"}), url)
 
 
 class _Absent:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Final
+
+# Numbers beyond any size are no range we know, so they ask for everything.
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,30})-([0-9]{0,30})")
 
 
 def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
     """First and last byte of a single range; first > last if there is none; ``None`` for all."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = _RANGE.fullmatch(header or "")
     if match is None or match[0] == "bytes=-":
         return None
     if not match[1]:

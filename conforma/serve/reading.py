@@ -146,8 +146,11 @@ class _Arriving:
         self._size = 0
 
     def begin(self, request: h11.Request) -> None:
-        """The head is here. Raises ``Refused`` if it announces too large a body."""
-        self.head = incoming_of(request, self._client)
+        """The head is here. Raises ``Refused`` if it makes no sense or announces too large a body."""
+        try:
+            self.head = incoming_of(request, self._client)
+        except ValueError as error:  # its target is no URL
+            raise Refused(400, None) from error
         self.due = time.monotonic() + self._limits.body
         if int(self.head.headers.get("content-length", "0")) > self._limits.largest_body:
             raise Refused(413, self.head)

@@ -20,13 +20,13 @@ import re
 import ssl
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import parse_qs, urlsplit
 
 from conforma.errors import BadDigest
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
-from conforma.serve.auth import REALM_PATH, Access, Asked, BearerAuth
+from conforma.serve.auth import REALM_PATH, Access, BearerAuth
 from conforma.serve.bodies import MemoryBody, Slice
+from conforma.serve.guard import refusal, token
 from conforma.serve.httpd import BadRequest, HttpServer, Incoming, Response
 from conforma.serve.limits import Limits
 from conforma.serve.listing import page_of_names, page_of_referrers
@@ -118,10 +118,10 @@ class RegistryServer:
 
     def _handle(self, incoming: Incoming) -> Response:
         if incoming.path == REALM_PATH and isinstance(self.auth, BearerAuth):
-            return self._token(incoming, self.auth)
+            return token(self.auth, incoming)
         match = _ROUTE.fullmatch(incoming.path)
-        if (refusal := self._refuse(incoming, match and match["name"])) is not None:
-            return refusal
+        if (refused := self._refuse(incoming, match and match["name"])) is not None:
+            return refused
         try:
             if match is not None:
                 return self._in_repository(match, incoming)
@@ -136,28 +136,10 @@ class RegistryServer:
         return failure(404, "NAME_INVALID", f"nothing at {incoming.path}")
 
     def _refuse(self, incoming: Incoming, name: str | None) -> Response | None:
-        if self.auth is None:
-            return None
         reading = incoming.method in ("GET", "HEAD")
-        asked = Asked(
-            incoming.headers.get("authorization"),
-            name,
-            frozenset({"pull"} if reading else {"pull", "push"}),
-            f"{self._scheme}://{incoming.headers.get('host', self.host)}",
-        )
-        challenge = self.auth.challenge(asked)
-        if challenge is None:
-            return None
-        answer = failure(401, "UNAUTHORIZED", "authentication required")
-        answer.headers["WWW-Authenticate"] = challenge
-        return answer
-
-    def _token(self, incoming: Incoming, auth: BearerAuth) -> Response:
-        scopes = parse_qs(urlsplit(incoming.target).query).get("scope", [])
-        document = auth.issue(incoming.headers.get("authorization"), " ".join(scopes))
-        if document is None:
-            return failure(401, "UNAUTHORIZED", "wrong user or password")
-        return Response.document(200, document)
+        actions = frozenset({"pull"} if reading else {"pull", "push"})
+        url = f"{self._scheme}://{incoming.headers.get('host', self.host)}"
+        return refusal(self.auth, incoming, name, actions, url)
 
     def _in_repository(self, match: re.Match[str], incoming: Incoming) -> Response:
         name, method = match["name"], incoming.method
@@ -265,6 +247,7 @@ def _missing(repository: Repository, document: dict[str, object]) -> str | None:
             if not repository.has_blob(digest):
                 return str(digest)
     for child in children if isinstance(children, list) else []:
-        if repository.find(Digest.parse(str(child.get("digest")))) is None:
-            return str(child.get("digest"))
+        digest = Digest.parse(str(child.get("digest") if isinstance(child, dict) else child))
+        if repository.find(digest) is None:
+            return str(digest)
     return None

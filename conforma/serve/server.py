@@ -122,9 +122,14 @@ class Server:
             if not self._admit(connection):
                 refuse(connection)
                 continue
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._serve, args=(connection, client), name="serve", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # out of threads: those that run will end
+                self._leave(connection)
+                refuse(connection)
 
     def _admit(self, connection: socket.socket) -> bool:
         """Give the connection a place, if need be that of the one that is idle for longest."""
@@ -168,10 +173,14 @@ class Server:
         except (OSError, h11.ProtocolError):
             pass  # the client went away, stalled, or speaks no HTTP: there is nobody to tell
         finally:
-            with self._changed:
-                self._connections.pop(connection, None)
-                self._changed.notify_all()
+            self._leave(connection)
             connection.close()
+
+    def _leave(self, connection: socket.socket) -> None:
+        """The connection has no place any more."""
+        with self._changed:
+            self._connections.pop(connection, None)
+            self._changed.notify_all()
 
     def _replace(self, plain: socket.socket, encrypted: ssl.SSLSocket) -> None:
         """The descriptor has moved. Raises ``OSError`` if the place was given to another."""

@@ -50,8 +50,12 @@ class Uploads:
             if "mount" in query and self._mount(repository, query["mount"], query.get("from")):
                 return self._created(repository, Digest.parse(query["mount"]))
             if "digest" in query:
+                digest = Digest.parse(query["digest"])
                 upload = Upload(repository, self._store.sink())
-                return self._finish(upload, Digest.parse(query["digest"]), incoming)
+                try:
+                    return self._finish(upload, digest, incoming)
+                finally:
+                    upload.sink.drop()
         except BadDigest as error:
             return failure(400, "DIGEST_INVALID", str(error))
         session = secrets.token_hex(16)

@@ -93,6 +93,8 @@ def test_tags_and_referrers(here: Pulling, image: Image) -> None:
     assert json.loads(here.get("/v2/team/app/tags/list")[2]) == {
         "name": "team/app", "tags": ["v1", "v2", "v3"],
     }  # fmt: skip
+    for number in ("%C2%B2", "9" * 5000, "x"):  # no numbers, or none that a page can have
+        assert len(json.loads(here.get(f"/v2/team/app/tags/list?n={number}")[2])["tags"]) == 3
     _, headers, body = here.get("/v2/team/app/tags/list?n=2")
     assert json.loads(body)["tags"] == ["v1", "v2"]
     assert 'rel="next"' in headers["link"]
@@ -132,7 +134,8 @@ def test_errors_are_those_of_the_specification(
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_nothing_can_be_written(here: Pulling, image: Image, method: str) -> None:
-    assert here.get("/v2/team/app/manifests/v1", method)[0] == 405
+    status, headers, _ = here.get("/v2/team/app/manifests/v1", method)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
     assert here.get("/v2/team/app/blobs/uploads/", method)[0] == 405
 
 
@@ -220,6 +223,25 @@ def test_bearer_tokens_are_asked_for(tmp_path: Path) -> None:
         nobody = RegistryOptions(environment={"PATH": ""})
         with Registry(nobody, Cancellation()) as registry, pytest.raises(AccessDenied):
             registry.manifest(reference)
+
+
+def test_a_token_covers_every_scope_that_was_named(tmp_path: Path) -> None:
+    with pulling(tmp_path / "cache", access=BearerAuth()) as here:
+        for repository in ("a", "b"):
+            here.upstream.store.repository(repository).put_manifest(b"{}", "x/y", tag="1")
+        query = "scope=repository:a:pull&scope=repository:b:pull"
+        issued = json.loads(here.get(f"/token?{query}")[2])["token"]
+        headers = {"Authorization": f"Bearer {issued}"}
+        listed = [here.get(f"/v2/{name}/tags/list", headers=headers) for name in ("a", "b", "c")]
+        assert [status for status, _, _ in listed] == [200, 200, 401]
+
+
+def test_methods_that_clients_make_up_are_counted_as_one(here: Pulling) -> None:
+    for number in range(3):
+        here.get("/v2/", f"MADE{number}")
+    counted = 'conforma_serve_requests_total{method="other",kind="other",status="405"} 3'
+    until(lambda: counted in here.get("/metrics")[2].decode())
+    assert "MADE" not in here.get("/metrics")[2].decode()
 
 
 def test_health_and_metrics_agree_with_what_happened(here: Pulling) -> None:

@@ -68,6 +68,7 @@ def test_serves_a_blob_with_its_length_and_digest(
         ("bytes=7-", 206, b"789", "bytes 7-9/10"),
         ("bytes=-4", 206, b"6789", "bytes 6-9/10"),
         ("bytes=4-99", 206, b"456789", "bytes 4-9/10"),
+        (f"bytes=0-{'9' * 5000}", 200, b"0123456789", None),
         ("bytes=0-0", 206, b"0", "bytes 0-0/10"),
         ("bytes=10-", 416, None, "bytes */10"),
         ("bytes=1-2,4-5", 200, b"0123456789", None),
@@ -140,6 +141,15 @@ def test_refuses_a_blob_with_another_digest(client: httpx.Client, digest: str) -
     assert answer.json()["errors"][0]["code"] == "DIGEST_INVALID"
 
 
+def test_nothing_is_left_of_a_refused_upload(tmp_path: Path) -> None:
+    with RegistryServer(tmp_path) as server, httpx.Client(base_url=server.url) as client:
+        for digest in ("nonsense", str(Digest.of(b"other"))):
+            answer = client.post("/v2/a/blobs/uploads/", params={"digest": digest}, content=b"x")
+            assert answer.status_code == 400
+        push(client, "a", b"kept")
+    assert not list(tmp_path.glob("uploads/*"))
+
+
 def test_mounts_a_blob_from_another_repository(
     server: RegistryServer, client: httpx.Client
 ) -> None:
@@ -197,6 +207,7 @@ def test_refuses_a_manifest_whose_blobs_are_missing(
         ("1.0", b"not json", "MANIFEST_INVALID"),
         ("1.0", b"[]", "MANIFEST_INVALID"),
         (".bad", b'{"a":1}', "TAG_INVALID"),
+        ("1.0", b'{"manifests":[5]}', "DIGEST_INVALID"),
         ("1.0", b" " * (4 * 1024 * 1024 + 1), "SIZE_INVALID"),
     ],
 )

@@ -63,11 +63,33 @@ def test_one_connection_serves_many_requests_also_sent_at_once() -> None:
         assert text.count(b"hello") == 2 and text.index(b"/1") < text.index(b"/2")
 
 
+def test_a_connection_for_which_there_is_no_thread_is_asked_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+    missing = ["one thread"]
+
+    def short_of_one(thread: threading.Thread) -> None:
+        if thread.name == "serve" and missing:
+            missing.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", short_of_one)
+    with running() as server:
+        with connected(server) as connection:
+            assert everything(connection).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert server.connections == 0
+        with connected(server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as again:
+            assert everything(again).endswith(b"hello")
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # no Host (RFC 9112, 3.2)
+        b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n folded: y\r\nbad header\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 300_000 + b"\r\n\r\n",
