@@ -6,6 +6,7 @@ What is asked and answered is in ``conforma.serve.judging``.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -59,9 +60,9 @@ def run(
     listened on, and ``Interrupted`` if it is told to stop before it is ready.
     """
     trace = logs.start_as(settings)
+    logs.serve()
     for name in ignored:
         log.warning("Flag --%s has no effect in server mode", name.replace("_", "-"))
-    logs.serve()
     with ExitStack() as stack:
         stop = threading.Event()
         asked = stack.enter_context(run_until_told(None))
@@ -104,7 +105,9 @@ def _listening(address: str, port: int, judging: Judging) -> Server:
             refusal=judging.refused,
         )
     except OSError as cause:
-        reason = (cause.strerror or str(cause)).lower()
+        # What Python says about a port in use names the address once more.
+        known = cause.errno is not None and cause.errno > 0
+        reason = (os.strerror(cause.errno or 0) if known else cause.strerror or str(cause)).lower()
         raise InputError(
             f"listen on {where}: {reason}",
             hint="choose another --server-port (0 for any that is free) or --server-address",
