@@ -173,6 +173,7 @@ class Follower(BlockReader):
     def _look_until(self, ride: Ride, wanted: int | None) -> tuple[SharedFile, int]:
         while True:
             self._wake.clear()
+            sight = None  # whoever keeps an error does not keep the file open
             if self._cancellation is not None:
                 self._cancellation.raise_if_cancelled()
             sight = ride.look()

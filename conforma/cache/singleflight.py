@@ -264,6 +264,7 @@ class SingleFlight(Generic[T]):
             result = work(flight)
         except BaseException as caught:
             error = caught
+            _forget_locals(error)
         self._land(flight, result, error)
         with self.lock:
             self._threads.pop(threading.current_thread(), None)
@@ -297,6 +298,24 @@ def fresh(error: BaseException) -> BaseException:
     except Exception:
         return error
     return fresh.with_traceback(None)
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Let go of what the functions had open that ``error`` went through.
+
+    Its traceback would keep their files open, and with them pinned against eviction: for as
+    long as somebody keeps the error, and, as the flight does, until the collector runs.
+    """
+    from traceback import clear_frames
+
+    waiting: list[BaseException | None] = [error]
+    seen = set()
+    while waiting:
+        found = waiting.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            clear_frames(found.__traceback__)
+            waiting += (found.__cause__, found.__context__)
 
 
 def _reset_groups() -> None:

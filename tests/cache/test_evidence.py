@@ -1,5 +1,6 @@
 """What the cache costs, what it says about itself, and whose directory it is."""
 
+import gc
 import json
 import os
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from conforma.cache.disk import AREAS
 from conforma.cache.filters import TreeFilter
 from conforma.cache.images import ImageReader
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.cancellation import Cancellation
+from conforma.errors import RegistryUnreachable
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor
@@ -72,6 +75,45 @@ def test_lc_38_descriptors_are_bounded_by_readers(cache: SafeCache) -> None:
     assert together(40, read).results == [True] * 40
     cache.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+@pytest.mark.parametrize("view", ["compressed", "uncompressed", "stream", "contents"])
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+def test_lc_38_what_failed_holds_no_file_for_those_who_keep_the_error(
+    cache: SafeCache, view: str, size: int
+) -> None:
+    """Found by the explorer: an evictor met files that only the collector could have closed."""
+    upstream = Upstream(sample(size=size))
+    what = upstream.sample
+    upstream.fail_at[len(what.blob) // 2] = lambda: RegistryUnreachable("registry.test/app: gone")
+    layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+
+    def read() -> bool:
+        opened = getattr(layer, view)()
+        if view == "stream":
+            with opened:
+                opened.read()
+        return True
+
+    gc.disable()
+    try:
+        with pytest.raises(RegistryUnreachable) as caught:
+            read()
+        cache.close()  # nothing runs any more
+        held = [fd for fd in Path("/proc/self/fd").iterdir() if is_below(fd, cache)]
+    finally:
+        gc.enable()
+    assert caught.value.__traceback__ is not None
+    assert held == []
+
+
+def is_below(descriptor: Path, cache: SafeCache) -> bool:
+    """Whether an open descriptor is one of a blob or a tar in the cache's directory."""
+    try:
+        target = str(descriptor.readlink())
+    except OSError:
+        return False
+    return any(target.startswith(f"{cache.store.root}/{area}/") for area in AREAS)
 
 
 def test_lc_38_memory_does_not_grow_with_the_blob(cache: SafeCache) -> None:
