@@ -10,6 +10,7 @@ import pytest
 from acceptance.steps.cache import *  # noqa: F403
 from acceptance.steps.documents import *  # noqa: F403
 from acceptance.steps.images import *  # noqa: F403
+from acceptance.steps.judging import *  # noqa: F403
 from acceptance.steps.ledger import *  # noqa: F403
 from acceptance.steps.outcome import *  # noqa: F403
 from acceptance.steps.policy import *  # noqa: F403
