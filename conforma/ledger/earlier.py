@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from msgspec import Struct, field
 
 from conforma import gojson
-from conforma.errors import BadEvidence, ConformaError, SignatureMismatch
+from conforma.errors import BadEvidence, ConformaError, Interrupted, SignatureMismatch
 from conforma.ledger.statement import Summary, fingerprint
 from conforma.oci.digest import Digest
 from conforma.oci.reference import Reference
@@ -82,7 +82,10 @@ class Earlier:
         self._shelves = shelves
 
     def find(self, image: Reference, component: str) -> Accepted | None:
-        """A verdict that may stand for validating a pinned image; why others may not is logged."""
+        """A verdict that may stand for validating a pinned image; why others may not is logged.
+
+        Raises ``Interrupted`` if the run is to stop.
+        """
         assert image.digest is not None
         for shelf in self._shelves:
             try:
@@ -95,6 +98,8 @@ class Earlier:
                     shelf.name,
                     doubt,
                 )
+            except Interrupted:
+                raise
             except ConformaError as error:
                 log.warning(
                     "Failed to validate existing VSA for image %s: failed to check existing VSA: %s",

@@ -15,11 +15,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from conforma.cancellation import Cancellation
-from conforma.errors import ConformaError, LedgerError
+from conforma.errors import ConformaError, Interrupted, LedgerError
 from conforma.ledger.shelves import Backend
 from conforma.oci.digest import Digest
 from conforma.oci.options import RegistryOptions
 from conforma.oci.reference import Reference
+from conforma.policy.source_url import without_secrets
 from conforma.trust.envelope import Envelope
 from conforma.trust.private_key import PrivateKey
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 _LARGEST: Final = 32 << 20
 _MOST_ENTRIES: Final = 50
+_ENTRIES: Final = "/api/v1/log/entries"
+_RETRIEVE: Final = "failed to retrieve VSA envelope"
 
 
 class RekorShelf:
@@ -56,41 +59,42 @@ class RekorShelf:
         self._subject = Reference.parse("rekor.invalid/verification-summary")
 
     def summaries(self, digest: Digest, policy: str) -> Sequence[bytes]:  # noqa: ARG002 - of all policies
-        """All intoto 0.0.2 entries about the image. Raises ``LedgerError``."""
+        """All intoto 0.0.2 entries about the image. Raises ``LedgerError`` and ``Interrupted``."""
         query = json.dumps({"hash": str(digest)}).encode()
         uuids = self._ask("POST", "/api/v1/index/retrieve", query)
         found: list[bytes] = []
         if not isinstance(uuids, list) or not uuids:
-            raise LedgerError(
-                "failed to retrieve VSA envelope: no entries found in Rekor for image digest: "
-                f"{digest}"
-            )
+            raise LedgerError(f"{_RETRIEVE}: no entries found in Rekor for image digest: {digest}")
         for uuid in uuids[:_MOST_ENTRIES]:
             if isinstance(uuid, str) and uuid.isalnum():
                 try:
-                    entries = self._ask("GET", f"/api/v1/log/entries/{uuid}", None)
+                    entries = self._ask("GET", f"{_ENTRIES}/{uuid}", None)
                 except LedgerError:
                     continue  # the others may do
                 found += envelopes_of(entries)
         if not found:
             raise LedgerError(
-                "failed to retrieve VSA envelope: no in-toto 0.0.2 entry found for image digest: "
-                f"{digest}"
+                f"{_RETRIEVE}: no in-toto 0.0.2 entry found for image digest: {digest}"
             )
         return found
 
     def upload(self, envelopes: Sequence[bytes]) -> None:
-        """Make a log entry of each envelope. Raises the first ``LedgerError`` after all were tried."""
+        """Make a log entry of each envelope. Raises the first ``LedgerError`` after all were tried.
+
+        ``Interrupted`` at once.
+        """
         errors: list[ConformaError] = []
         for content in envelopes:
             try:
                 assert self._signer is not None
                 entry = json.dumps(proposed(content, self._signer.public_pem)).encode()
-                self._ask("POST", "/api/v1/log/entries", entry, frozenset({200, 201, 409}))
+                self._ask("POST", _ENTRIES, entry, frozenset({200, 201, 409}))
+            except Interrupted:
+                raise
             except ConformaError as error:
                 errors.append(error)
         if errors:
-            raise LedgerError(errors[0].message)
+            raise errors[0]
 
     def _ask(
         self,
@@ -106,8 +110,14 @@ class RekorShelf:
         )
         try:
             return json.loads(self._exchange.fetch(ask, _LARGEST).body)
-        except (ConformaError, ValueError) as cause:
-            raise LedgerError(f"failed to retrieve VSA envelope: {self._url}: {cause}") from cause
+        except Interrupted:
+            raise
+        except (ConformaError, ValueError, RecursionError) as cause:
+            step = "failed to upload VSA envelope" if path == _ENTRIES else _RETRIEVE
+            hint = cause.hint if isinstance(cause, ConformaError) else None
+            raise LedgerError(
+                f"{step}: {without_secrets(self._url)}: {cause}", hint=hint
+            ) from cause
 
 
 def proposed(content: bytes, public_pem: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import shutil
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from conforma.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_IDLE_SECONDS: Final = 60.0
 _SERVED: Final = re.compile(r"/(?:metadata|targets)(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
 
 
@@ -30,6 +31,7 @@ def serve(directory: Path, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         server_version = "conforma-ledger"
+        timeout = _IDLE_SECONDS
         sys_version = ""
 
         def do_GET(self) -> None:
@@ -46,21 +48,32 @@ def serve(directory: Path, host: str, port: int) -> ThreadingHTTPServer:
             try:
                 if not _SERVED.fullmatch(path):
                     raise FileNotFoundError
-                # The size is of the file that was opened: a switch in between changes nothing.
-                with (directory / path[1:]).open("rb") as file:
-                    size = file.seek(0, 2)
-                    file.seek(0)
-                    self.send_response(HTTPStatus.OK)
-                    self.send_header("Content-Length", str(size))
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Cache-Control", _cache_control(path))
-                    self.end_headers()
-                    if body:
-                        shutil.copyfileobj(file, self.wfile)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-            except OSError:
+                file = (directory / path[1:]).open("rb")
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            except OSError as cause:
+                # To clients, a root that is not found is one that was never made.
+                log.error("%s: %s", cause.filename, cause.strerror)
+                self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+                return
+            # The size is of the file that was opened: a switch in between changes nothing.
+            with file:
+                self._send(file, path, body=body)
+
+        def _send(self, file: BinaryIO, path: str, *, body: bool) -> None:
+            try:
+                size = file.seek(0, 2)
+                file.seek(0)
+                self.send_response(HTTPStatus.OK)
+                self.send_header("Content-Length", str(size))
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Cache-Control", _cache_control(path))
+                self.end_headers()
+                if body:
+                    shutil.copyfileobj(file, self.wfile)
+            except OSError:  # falling short of the promised length is the way to tell
+                self.close_connection = True
 
     try:
         return ThreadingHTTPServer((host, port), Handler)

@@ -41,7 +41,7 @@ class InputJudge(Struct, frozen=True):
     def judge(self, entry: str) -> InputResult:
         """What the rules say about one file, directory or inline text.
 
-        Raises what reading it and ``SourceGroupEvaluator.judge`` raise.
+        Raises what reading it and ``judge_documents`` raise.
         """
         return self.judge_documents(entry, read(entry), self.moment, self.cancellation)
 
@@ -54,7 +54,8 @@ class InputJudge(Struct, frozen=True):
     ) -> InputResult:
         """What the rules say, at this moment, about what the report calls ``name``.
 
-        Raises what ``SourceGroupEvaluator.judge`` raises.
+        Raises a ``ConformaError`` for what ``SourceGroupEvaluator.judge`` raises, with
+        its hint and exit status, and ``Interrupted``.
         """
         findings: list[Finding] = []
         try:
@@ -75,8 +76,8 @@ class InputJudge(Struct, frozen=True):
         except Interrupted:
             raise
         except ConformaError as error:
-            error.message = f"evaluating policy: {error.message}"
-            raise
+            # A new one: rules that cannot be used raise the same error for every document.
+            raise _told(f"evaluating policy: {error.message}", error) from error
         return InputResult(name, Findings.of(findings, info=self.info))
 
 
@@ -116,6 +117,10 @@ def _about(entry: str, cause: Exception) -> ConformaError:
     if error is None:
         log.error("internal error while validating %s", entry, exc_info=cause)
         error = EngineError(f"internal error: {type(cause).__name__}: {cause}")
-    told = ConformaError(f"error validating file {entry}: {error.message}", hint=error.hint)
+    return _told(f"error validating file {entry}: {error.message}", error)
+
+
+def _told(message: str, error: ConformaError) -> ConformaError:
+    told = ConformaError(message, hint=error.hint)
     told.exit_status = error.exit_status
     return told

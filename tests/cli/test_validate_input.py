@@ -369,6 +369,20 @@ def test_rules_that_do_not_compile(desk: Desk) -> None:
     assert "main.rego:2" in done.err
 
 
+def test_what_is_wrong_with_the_rules_is_told_alike_for_every_file(desk: Desk) -> None:
+    twice = '# METADATA\n# custom:\n#   short_name: a\n{} contains "x"\n'
+    desk.write("broken/main.rego", "package main\n" + twice.format("deny") + twice.format("warn"))
+    desk.write("bad.yaml", "a: 1")
+    policy = json.dumps({"sources": [{"policy": ["./broken"]}]})
+    done = desk.judge("good.yaml", "bad.yaml", policy=policy)
+    reason = "evaluating policy: found a second rule with the same code: `main.a`"
+    assert done.err.splitlines() == [
+        f"Error: error validating file good.yaml: {reason}",
+        f"error validating file bad.yaml: {reason}",
+        "hint: see main.rego:5 and main.rego:9",
+    ]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -18,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from conforma.cancellation import Cancellation
-from conforma.errors import InputError, LedgerError
+from conforma.errors import InputError, Interrupted, LedgerError
 from conforma.ledger.earlier import Earlier, Wanted
 from conforma.ledger.rekor_shelf import RekorShelf, proposed
 from conforma.ledger.shelves import Backend, LocalShelf
@@ -279,3 +279,26 @@ def test_a_log_is_written_to_and_searched() -> None:
         with pytest.raises(LedgerError, match=r"no in-toto 0\.0\.2 entry found"):
             shelf.summaries(DIGEST, "")
         server.shutdown()
+
+
+def test_a_log_that_takes_nothing_is_told_apart_from_one_that_gives_nothing() -> None:
+    handler = type("Handler", (Log,), {"do_POST": lambda self: self._answer(403, {})})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, ExitStack() as stack:
+        Thread(target=server.serve_forever, daemon=True).start()
+        backend = Backend.parse(f"rekor@http://me:c4nary@127.0.0.1:{server.server_port}")
+        shelf = RekorShelf(backend, stack, Cancellation(), KEY)
+        with pytest.raises(LedgerError, match="failed to upload VSA envelope: http://127") as told:
+            shelf.upload([summary()])
+        assert "403" in told.value.message and "c4nary" not in told.value.message
+        with pytest.raises(LedgerError, match="failed to retrieve VSA envelope: http://127"):
+            shelf.summaries(DIGEST, "")
+        server.shutdown()
+
+
+def test_an_interrupted_search_is_no_doubt_about_a_summary() -> None:
+    class Stopped(Box):
+        def summaries(self, digest: Digest, policy: str) -> Sequence[bytes]:
+            raise Interrupted("interrupted")
+
+    with pytest.raises(Interrupted):
+        Earlier(wanted(), [Stopped([])]).find(IMAGE, "web")

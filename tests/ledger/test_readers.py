@@ -127,6 +127,18 @@ def test_only_metadata_and_targets_are_served(place: Place) -> None:
             assert answer.read() == (place.directory / TIMESTAMP).read_bytes()
 
 
+def test_what_cannot_be_read_is_not_said_to_be_missing(place: Place) -> None:
+    import urllib.error
+    import urllib.request
+
+    place.make()
+    root = place.directory / "metadata/1.root.json"
+    root.unlink()
+    root.symlink_to(root.name)  # a file that nobody can open, not even root
+    with served(place) as url, pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(f"{url}/metadata/1.root.json")
+
+
 def test_a_rollback_is_refused(place: Place, tmp_path: Path) -> None:
     place.make()
     publish(place, b"old")
