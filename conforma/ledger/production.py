@@ -92,7 +92,7 @@ def _component(
     report: Report, result: ComponentResult, order: Order, written: list[Path]
 ) -> bytes | None:
     predicate = component_vsa.predicate(report, result, order.policy_source, order.conditions)
-    directory = order.directory or Path(tempfile.mkdtemp(prefix="vsa-"))
+    directory = order.directory or _new_directory("vsa-")
     path = directory / f"vsa-{_free_name(result.component.name, order)}.json"
     _write(path, gojson.encode(predicate, indent="  "), 0o600)
     written.append(path)
@@ -110,7 +110,7 @@ def _snapshot(report: Report, order: Order, written: list[Path]) -> bytes | None
         return None  # it would speak about components that this run did not look at
     assert order.key is not None
     predicate = as_vsa.predicate(report)
-    directory = order.directory or Path(tempfile.mkdtemp(prefix="snapshot-predicate-"))
+    directory = order.directory or _new_directory("snapshot-predicate-")
     path = directory / f"{_SNAPSHOT}-vsa.json"
     text = gojson.encode(predicate, indent="  ")
     _write(path, text, 0o600)
@@ -135,6 +135,16 @@ def _free_name(name: str, order: Order) -> str:
         candidate = f"{safe}-{number}"
     order._taken.add(candidate)
     return candidate
+
+
+def _new_directory(prefix: str) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as cause:
+        raise InputError(
+            f"cannot make a directory for summaries: {cause.strerror}",
+            hint="--attestation-output-dir or TMPDIR names a place for them",
+        ) from cause
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
