@@ -9,6 +9,7 @@ file find the same.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tarfile
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from conforma.oci.layout import INDEX_FILE, MARKER, MARKER_FILE, Layout, blob_na
 from conforma.oci.layout_files import ArchiveFiles
 from conforma.oci.manifest import Descriptor
 from conforma.oci.reference import Reference
-from conforma.oci.upload import Open
+from conforma.oci.upload import Open, from_memory
 
 _PIECE: Final = 1 << 20
 _BLOCK: Final = 512
@@ -111,7 +112,7 @@ class ArchiveDestination:
     def put_manifest(self, target: Reference, descriptor: Descriptor, raw: bytes) -> None:
         """Append it."""
         if not self.has_manifest(target):
-            self.put_blob(target, descriptor, lambda offset: _held(raw[offset:]))
+            self.put_blob(target, descriptor, from_memory(raw))
 
     def put_name(self, target: Reference, descriptor: Descriptor, raw: bytes) -> None:
         """Note it for the index."""
@@ -137,21 +138,46 @@ class ArchiveDestination:
             self._write(bytes(2 * _BLOCK))
             file.flush()
             os.fsync(file.fileno())
-            file.close()
+            # Renamed before it is closed, which ends the lock: whoever waits for it finds
+            # that it is no longer what it was.
             self._part.replace(self._path)
+            file.close()
         self._file = None
 
     def _begin(self) -> BinaryIO:
         """The file that grows, with everything in it that an older archive has."""
         if self._file is None:
             with _explained(self._path):
-                self._file = self._part.open("w+b")
+                self._file = self._claimed()
+                self._file.truncate()
                 self._take_over()
         return self._file
 
+    def _claimed(self) -> BinaryIO:
+        """The file that grows, locked as long as it is open, with what is in it.
+
+        Raises ``InputError`` if another run writes to it.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            file = os.fdopen(os.open(self._part, flags, 0o666), "r+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
+                    return file
+            except BlockingIOError as cause:
+                file.close()
+                raise InputError(
+                    f"oci-archive:{self._path}: another run is writing to it",
+                    hint="wait for it to end",
+                ) from cause
+            except FileNotFoundError:
+                pass  # it is complete and has its name: what we opened is no part any more
+            file.close()
+
     def _continue(self) -> None:
         """Go on with what a killed run left: its whole and right members, without the rest."""
-        self._file = self._part.open("r+b")
+        self._file = self._claimed()
         self._end = self._verified_end()
         self._file.truncate(self._end)
         self._take_over()
@@ -217,11 +243,6 @@ def _digest_of(name: str) -> Digest | None:
         return Digest.parse(rest.replace("/", ":")) if area == "blobs" else None
     except BadDigest:
         return None
-
-
-@contextmanager
-def _held(data: bytes) -> Iterator[Iterator[bytes]]:
-    yield iter((data,))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Index, Manifest, Platform
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
+from conforma.trust.evidence import MAX_LAYER_BYTES
 from conforma.validate.policy_input import ParentImage
 from conforma.validate.pool import in_parallel
 
@@ -97,11 +98,22 @@ class Inventory:
             return roots
         known = {root.source for root in roots}
         named: dict[Reference, str] = {}
+        taken: list[Root] = []
         for root in roots:
-            for reference in () if root.node is None else self._named_by(root.node):
+            try:
+                related = () if root.node is None else tuple(self._named_by(root.node))
+            except Interrupted:
+                raise
+            except ConformaError as error:
+                # An image without what belongs to it would look as if it had all of it.
+                taken.append(Root(root.label, root.source, error=error))
+                continue
+            taken.append(root)
+            for reference in related:
                 if reference not in known:
                     named.setdefault(reference, f"{reference} (named by {root.label})")
-        return roots + self._look([(label, reference) for reference, label in named.items()])
+        found = self._look([(label, reference) for reference, label in named.items()])
+        return (*taken, *found)
 
     def _look(self, wanted: Sequence[tuple[str, Reference]]) -> tuple[Root, ...]:
         answers = in_parallel(
@@ -200,9 +212,11 @@ class Inventory:
             if attached.tag is None or attached.tag.endswith(".att"):
                 document = attached.node.document
                 for layer in document.layers if isinstance(document, Manifest) else ():
-                    yield from images_in(
-                        self._registry.read_blob(attached.node.origin, layer, limit=128 << 20)
-                    )
+                    if layer.size <= MAX_LAYER_BYTES:  # else it is no attestation
+                        raw = self._registry.read_blob(
+                            attached.node.origin, layer, limit=MAX_LAYER_BYTES
+                        )
+                        yield from images_in(raw)
         for child in node.children:
             yield from self._named_by(child)
 

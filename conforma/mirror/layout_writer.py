@@ -96,7 +96,11 @@ class DirectoryDestination:
                     )
                 (root / MARKER_FILE).write_bytes(MARKER)
                 _replace(root / INDEX_FILE, IndexFile([]).document())
-        self.index = IndexFile(list(Layout.open(f"oci:{root}").index.manifests))
+        try:
+            self.index = IndexFile(list(Layout.open(f"oci:{root}").index.manifests))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let the next writer in."""
@@ -240,7 +244,7 @@ def _locked(root: Path) -> int:
     descriptor = os.open(root / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as cause:
+    except BlockingIOError as cause:
         os.close(descriptor)
         raise InputError(
             f"oci:{root}: another run is writing to it", hint="wait for it to end"

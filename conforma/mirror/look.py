@@ -7,7 +7,7 @@ names, and about blobs only where a manifest is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from conforma.cancellation import Cancellation
@@ -44,8 +44,7 @@ def look(plan: Plan, destination: Destination, cancellation: Cancellation) -> No
         _share(open_items)
 
 
-def _ask(items: list[Item], is_there: object, cancellation: Cancellation) -> None:
-    assert callable(is_there)
+def _ask(items: list[Item], is_there: Callable[[Item], bool], cancellation: Cancellation) -> None:
     answers = in_parallel(items, is_there, workers=_WORKERS, cancellation=cancellation)
     for item, answer in zip(items, answers, strict=True):
         if isinstance(answer, Interrupted):

@@ -7,8 +7,7 @@ need is one item that knows them all. Planning is arithmetic: no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct, field
@@ -19,7 +18,7 @@ from conforma.mirror.names import Names
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Index
 from conforma.oci.reference import Reference
-from conforma.oci.upload import Open
+from conforma.oci.upload import Open, from_memory
 
 Kind = Literal["blob", "manifest", "referrers", "name"]
 State = Literal["planned", "active", "copied", "present", "skipped", "failed", "cancelled"]
@@ -198,7 +197,7 @@ class Planner:
         if item is None:
             item = self._items["blob", place] = Item("blob", place, blob, node.origin)
             content = node.content.get(blob.digest)
-            item.source = None if content is None else _held(content)
+            item.source = None if content is None else from_memory(content)
         item.images.add(number)
         return item
 
@@ -223,14 +222,6 @@ class Planner:
         if self._shape.one_store:
             return Reference("", "", digest=digest)
         return target.pinned(digest)
-
-
-def _held(content: bytes) -> Open:
-    @contextmanager
-    def opened(offset: int) -> Iterator[Iterator[bytes]]:
-        yield iter((content[offset:],))
-
-    return opened
 
 
 def check_order(items: Sequence[Item]) -> None:

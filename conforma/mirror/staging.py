@@ -17,7 +17,7 @@ from conforma.errors import DestinationUnusable
 from conforma.mirror.layout_writer import write_verified
 from conforma.oci.digest import verified
 from conforma.oci.manifest import Descriptor
-from conforma.oci.upload import Open
+from conforma.oci.upload import Open, from_memory
 
 _IN_MEMORY: Final = 1 << 20
 _PIECE: Final = 1 << 20
@@ -37,7 +37,7 @@ class Staging:
             what = f"blob {descriptor.digest}"
             with source(0) as chunks:
                 data = b"".join(verified(chunks, descriptor.digest, descriptor.size, what))
-            yield lambda offset: _held(data, offset)
+            yield from_memory(data)
             return
         try:
             with tempfile.TemporaryDirectory(prefix=".conforma-", dir=self._directory) as name:
@@ -46,11 +46,6 @@ class Staging:
                 yield lambda offset: _read(path, offset)
         except OSError as cause:
             raise DestinationUnusable(f"cannot stage a blob: {cause.strerror}") from cause
-
-
-@contextmanager
-def _held(data: bytes, offset: int) -> Iterator[Iterator[bytes]]:
-    yield iter((data[offset:],))
 
 
 @contextmanager

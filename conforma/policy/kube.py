@@ -21,6 +21,7 @@ from conforma.errors import ConformaError, InputError, SourceUnavailable
 
 _GROUP: Final = "appstudio.redhat.com"
 _VERSION: Final = "v1alpha1"
+_CANNOT: Final = "cannot initialize Kubernetes client"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
@@ -105,15 +106,14 @@ class Kubernetes:
                 from lightkube.core.exceptions import ConfigError
             except ImportError as cause:
                 raise InputError(
-                    "cannot initialize Kubernetes client: lightkube is not installed",
+                    f"{_CANNOT}: lightkube is not installed",
                     hint="pip install 'conforma[k8s]', or give the policy or snapshot as a file",
                 ) from cause
             try:
                 self._client = Client(config=self._configuration())
             except (ConfigError, KeyError, TypeError, ValueError, OSError) as cause:
-                raise InputError(
-                    f"cannot initialize Kubernetes client: invalid configuration: {cause}"
-                ) from cause
+                reason = f"{cause} is missing" if isinstance(cause, KeyError) else str(cause)
+                raise InputError(f"{_CANNOT}: invalid configuration: {reason}") from cause
         return self._client
 
     def _configuration(self) -> Any:
@@ -128,9 +128,7 @@ class Kubernetes:
             home = self._environment.get("HOME")
             files = [Path(home) / ".kube" / "config"] if home else []
         if self._kubeconfig and not files[0].is_file():
-            raise InputError(
-                f"cannot initialize Kubernetes client: stat {files[0]}: no such file or directory"
-            )
+            raise InputError(f"{_CANNOT}: stat {files[0]}: no such file or directory")
         found = [file for file in files if file.is_file()]
         if found:
             chosen = KubeConfig.from_dict(_merged(found), fname=found[0].absolute()).get()
@@ -139,25 +137,35 @@ class Kubernetes:
         if self._environment.get("KUBERNETES_SERVICE_HOST"):
             return KubeConfig.from_service_account().get()
         raise InputError(
-            "cannot initialize Kubernetes client: invalid configuration: no configuration has "
-            "been provided, try setting KUBERNETES_MASTER environment variable",
+            f"{_CANNOT}: invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment variable",
             hint="--kubeconfig or KUBECONFIG names the cluster to ask",
         )
 
 
 def _merged(files: list[Path]) -> dict[str, Any]:
-    """One configuration out of several files: of equal names the first counts, as for kubectl."""
+    """One configuration out of several files: of equal names the first counts, as for kubectl.
+
+    Raises ``InputError`` for a file that is no kubeconfig.
+    """
     merged: dict[str, Any] = {}
     lists: dict[str, dict[str, Any]] = {"clusters": {}, "contexts": {}, "users": {}}
     for file in files:
-        document = yamljson.parse(file.read_bytes(), duplicate_keys="last")
-        if not isinstance(document, dict):
-            raise ValueError(f"{file} is no kubeconfig")
-        if document.get("current-context"):
-            merged.setdefault("current-context", document["current-context"])
-        for name, entries in lists.items():
-            for entry in document.get(name) or []:
-                entries.setdefault(entry["name"], entry)
+        try:
+            document = yamljson.parse(file.read_bytes(), duplicate_keys="last")
+            if current := document.get("current-context"):
+                merged.setdefault("current-context", current)
+            for name, entries in lists.items():
+                for entry in document.get(name) or []:
+                    entries.setdefault(entry["name"], entry)
+        except InputError as cause:
+            raise InputError(
+                f"{_CANNOT}: invalid configuration: {file}: {cause.message}"
+            ) from cause
+        except (AttributeError, KeyError, TypeError) as cause:
+            raise InputError(
+                f"{_CANNOT}: invalid configuration: {file} is no kubeconfig",
+                hint="it has lists of named clusters, contexts and users",
+            ) from cause
     return merged | {name: list(entries.values()) for name, entries in lists.items()}
 
 

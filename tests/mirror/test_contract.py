@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from conforma.oci.manifest import Descriptor
 from conforma.oci.options import RegistryOptions
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
+from conforma.oci.upload import from_memory
 from conforma.serve.faults import Fault, Gate
 from conforma.serve.images import artifact_of, image_of, index_of, layer_of, random_member
 from conforma.serve.registry import RegistryServer
@@ -265,6 +264,30 @@ def test_pm_09_a_second_run_moves_only_what_is_missing(
     assert more.status == 0 and more.summary["verified"]["problems"] == []
 
 
+def test_pm_09_two_runs_do_not_write_one_archive(tmp_path: Path) -> None:
+    place = tmp_path / "a.tar"
+    items = [_item(bytes([n])) for n in range(2)]
+
+    def write(destination: ArchiveDestination, item: Item) -> None:
+        destination.put_blob(item.target, item.descriptor, from_memory(bytes([items.index(item)])))
+
+    first = ArchiveDestination(place, Cancellation())
+    early = ArchiveDestination(place, Cancellation())  # before there is anything to lock
+    write(first, items[0])
+    for begin in (
+        lambda: ArchiveDestination(place, Cancellation()),
+        lambda: write(early, items[1]),
+    ):
+        with pytest.raises(InputError, match=r"a\.tar: another run is writing to it"):
+            begin()
+    first.finish()
+    after = ArchiveDestination(place, Cancellation())
+    write(after, items[1])
+    after.finish()
+    last = ArchiveDestination(place, Cancellation())
+    assert all(last.has_blob(item.target, item.descriptor) for item in items)
+
+
 def test_pm_09_a_dropped_connection_is_invisible(scene: Scene, destination: RegistryServer) -> None:
     scene.publish(4)
     for digest, size in scene.blobs.items():
@@ -427,13 +450,15 @@ def _empty_layout(path: Path) -> str:
 
 
 def _item(content: bytes) -> Item:
-    @contextmanager
-    def opened(offset: int) -> Iterator[Iterator[bytes]]:
-        yield iter((content[offset:],))
-
     digest = Digest.of(content)
     target = Reference("127.0.0.1:1", "x").pinned(digest)
-    return Item("blob", target, Descriptor("", digest, len(content)), source=opened, images={0})
+    return Item(
+        "blob",
+        target,
+        Descriptor("", digest, len(content)),
+        source=from_memory(content),
+        images={0},
+    )
 
 
 def _run(plan: Plan, destination: _Counting) -> Tally:

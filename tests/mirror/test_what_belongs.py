@@ -11,6 +11,7 @@ import pytest
 from conforma.cancellation import Cancellation
 from conforma.cli.root import run
 from conforma.errors import InputError, SourceUnavailable
+from conforma.mirror import inventory
 from conforma.mirror.names import Names, Prefix, Rule
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Platform
@@ -18,6 +19,7 @@ from conforma.oci.options import RegistryOptions
 from conforma.oci.places import Places
 from conforma.oci.reference import Reference
 from conforma.policy.source import Sources
+from conforma.serve.faults import Fault
 from conforma.serve.images import image_of, index_of, layer_of, random_member
 from conforma.serve.registry import RegistryServer
 from conforma.serve.signing import Signer, attach_sbom, tag_of
@@ -150,6 +152,33 @@ def test_an_image_that_an_attestation_names_in_vain_is_told_once(
     missing = f"{repository}@sha256:{digest}"
     assert line.endswith(f"(needed by {missing} (named by app0:v0))")
     assert line.count(missing) == 2, "once as what failed, once as what needs it"
+
+
+def test_an_image_whose_attestation_cannot_be_read_fails_alone(
+    scene: Scene, destination: RegistryServer
+) -> None:
+    scene.publish(2)
+    first, _ = scene.images.values()
+    signer = Signer(scene.source.store, "shop/app0", SigningKey.generate())
+    signer.attest(first.digest, b"{}")
+    tag = f"sha256-{first.digest.hex}.att"
+    (layer,) = json.loads(stored(scene.source, "shop/app0", tag))["layers"]
+    scene.source.faults.add(Fault(status=403), path=f"/blobs/{layer['digest']}", times=None)
+    done = scene.mirror(destination.host, "--related")
+    assert done.status == 3
+    assert "FORBIDDEN" in done.err and "app0:v0" in done.err
+    assert destination.store.existing("shop/app0") is None
+    assert destination.store.repository("shop/app1").tags == ("v0",)
+
+
+def test_what_is_too_large_for_an_attestation_is_not_searched_for_images(
+    scene: Scene, destination: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "MAX_LAYER_BYTES", 10)
+    scene.publish(1)
+    (image,) = scene.images.values()
+    attach_sbom(scene.source.store, "shop/app0", image.digest, {"a": "b" * 10}, referrer=True)
+    assert scene.mirror(destination.host, "--related", "--verify").status == 0
 
 
 def test_a_dry_run_tells_sizes_and_moves_nothing(scene: Scene, destination: RegistryServer) -> None:

@@ -249,6 +249,31 @@ def test_several_kubeconfig_files_are_merged(
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("clusters: 5\n", "invalid configuration: {file} is no kubeconfig"),
+        ("clusters: [5]\n", "invalid configuration: {file} is no kubeconfig"),
+        ("users: [{{user: {{}}}}]\n", "invalid configuration: {file} is no kubeconfig"),
+        ("- a\n", "invalid configuration: {file} is no kubeconfig"),
+        ("{{{{{{", "invalid configuration: {file}: error converting YAML to JSON: "),
+        (
+            "current-context: a\ncontexts: [{{name: a}}]\nclusters: [{{name: b}}]\n",
+            "invalid configuration: 'cluster' is missing",
+        ),
+    ],
+)
+def test_what_is_no_kubeconfig_is_named(
+    sources: Sources, tmp_path: Path, text: str, reason: str
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(text.format())
+    with pytest.raises(InputError) as caught:
+        load_policy("ec", sources, Kubernetes(environment={"KUBECONFIG": str(file)}))
+    expected = f"cannot initialize Kubernetes client: {reason.format(file=file)}"
+    assert caught.value.message.startswith(expected)
+
+
 @pytest.fixture
 def kube(cluster: Service, tmp_path: Path) -> Kubernetes:
     return Kubernetes(str(kubeconfig(tmp_path, cluster.host)))
