@@ -102,16 +102,11 @@ class StoredContent:
     def _notes(self) -> Any:
         with self._lock:
             if self._database is None:
-                from diskcache import Cache
+                from conforma.cache.index_disk import opened
 
-                from conforma.cache.index_disk import TextDisk
-
-                self._database = Cache(
-                    str(self._store.root / "notes"),
-                    disk=TextDisk,
-                    timeout=1,
+                self._database = opened(
+                    self._store.root / "notes",
                     size_limit=_NOTES,
                     eviction_policy="least-recently-stored",
-                    statistics=0,
                 )
             return self._database

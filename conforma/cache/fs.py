@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,10 +81,14 @@ class FileSystem:
             os.fchmod(descriptor, self.file_mode)
         return descriptor
 
-    def open(self, path: Path) -> int:
-        """An existing file, open for reading; a symlink is refused (ELOOP)."""
+    def open(self, path: Path, within: int | None = None) -> int:
+        """An existing file, open for reading; a symlink is refused (ELOOP).
+
+        ``within`` is its directory's descriptor, where the way there is not to be trusted.
+        """
         self._before("open", path)
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(path if within is None else path.name, flags, dir_fd=within)
 
     def write(self, descriptor: int, data: bytes | memoryview, offset: int, path: Path) -> None:
         """Write all of ``data`` at ``offset``; repeating it after a failure is harmless."""
@@ -130,16 +134,33 @@ class FileSystem:
         finally:
             os.close(descriptor)
 
-    def unlink(self, path: Path) -> bool:
-        """Remove a name; whether it was there."""
+    def unlink(self, path: Path, within: int | None = None) -> bool:
+        """Remove a name; whether it was there. ``within`` as for :meth:`open`."""
         self._before("unlink", path)
         try:
-            path.unlink()
+            os.unlink(path if within is None else path.name, dir_fd=within)
         except OSError as error:
             if error.errno in ABSENT:
                 return False
             raise
         return True
+
+    @contextlib.contextmanager
+    def directory(self, path: Path, root: Path) -> Iterator[int]:
+        """A descriptor of ``path``, reached from ``root`` through no symlink.
+
+        Who shares the directory may put one where a directory was, at any time, to have us
+        remove files somewhere else (LC-26). Raises ``OSError`` (ENOTDIR) if somebody did.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(root, flags)
+        try:
+            for name in path.relative_to(root).parts:
+                outer, descriptor = descriptor, os.open(name, flags, dir_fd=descriptor)
+                os.close(outer)
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def names(self, path: Path) -> list[os.DirEntry[str]]:
         """The entries of a directory, none if it does not exist."""

@@ -186,21 +186,14 @@ class Index:
             database.close()
 
     def _open(self) -> Any:
-        from diskcache import Cache
-
-        from conforma.cache.index_disk import TextDisk
+        from conforma.cache.index_disk import is_damaged, opened
 
         for _ in range(2):
             try:
-                return Cache(
-                    str(self._directory),
-                    disk=TextDisk,
-                    timeout=1,
-                    eviction_policy="none",
-                    cull_limit=0,
-                    statistics=0,
-                )
-            except Exception:
+                return opened(self._directory, eviction_policy="none", cull_limit=0)
+            except Exception as error:
+                if not is_damaged(error):
+                    break
                 shutil.rmtree(self._directory, ignore_errors=True)
         return {}
 

@@ -7,12 +7,36 @@ anything else in it was not written by us.
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import diskcache
 from diskcache.core import MODE_RAW, UNKNOWN
 
 _LONGEST: Final = 4096
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""The last is what a database says that has other tables."""
+
+
+def opened(directory: Path, **settings: Any) -> Any:
+    """The database in ``directory``, which is made if need be.
+
+    Raises what diskcache raises, and ``OSError`` where a symlink stands: who shares the
+    cache could have us write to another database with it, or over another file (LC-26).
+    """
+    for path in (directory, *directory.glob("cache.db*")):
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return diskcache.Cache(str(directory), disk=TextDisk, timeout=1, statistics=0, **settings)
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether the database itself is at fault, not what it was opened with: a full disk passes."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in _DAMAGED
 
 
 class TextDisk(diskcache.Disk):  # type: ignore[misc]

@@ -8,6 +8,7 @@ the file open all the same, or finds nothing and fetches it: a miss, no error.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -166,33 +167,48 @@ class Space:
             if not lock.try_acquire():
                 return False
         try:
-            descriptor = self._store.files.open(file.path)
-            try:
-                if not fs.is_unused(descriptor):
-                    return False
-                status = file.path.lstat()
-                if status.st_ino != os.fstat(descriptor).st_ino:
-                    return False
-                return self._store.files.unlink(file.path)
-            finally:
-                os.close(descriptor)
+            with self._store.files.directory(file.path.parent, self._store.root) as directory:
+                return self._remove_unused(file.path, directory)
         except OSError:
             return False
         finally:
             if lock is not None:
                 lock.release()
 
+    def _remove_unused(self, path: Path, directory: int) -> bool:
+        try:
+            descriptor = self._store.files.open(path, directory)
+        except OSError as error:
+            # A symlink, which nobody ever reads: the name goes, and what it leads to stays.
+            return error.errno == errno.ELOOP and self._store.files.unlink(path, directory)
+        try:
+            if not fs.is_unused(descriptor):
+                return False
+            named = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+            if named.st_ino != os.fstat(descriptor).st_ino:
+                return False
+            return self._store.files.unlink(path, directory)
+        finally:
+            os.close(descriptor)
+
     def files(self) -> Iterator[Stored]:
         """Every file that is there, entries and leftovers."""
         facts = self._index.facts()
+        places = self._directories(self._store.root)
         for area in AREAS:
-            for algorithm in self._store.files.names(self._store.root / area):
-                for prefix in self._store.files.names(Path(algorithm.path)):
-                    for entry in self._store.files.names(Path(prefix.path)):
-                        key = Key(area, algorithm.name, entry.name.partition(".")[0])
+            for algorithm, place in self._directories(places.get(area)).items():
+                for prefix in self._directories(place).values():
+                    for entry in self._store.files.names(prefix):
+                        key = Key(area, algorithm, entry.name.partition(".")[0])
                         yield from self._stored(entry, key, facts.get(str(key)))
-        for entry in self._store.files.names(self._store.root / "quarantine"):
-            yield from self._stored(entry, None, None)
+        if (quarantine := places.get("quarantine")) is not None:
+            for entry in self._store.files.names(quarantine):
+                yield from self._stored(entry, None, None)
+
+    def _directories(self, path: Path | None) -> dict[str, Path]:
+        """What is below ``path``; a symlink is none, wherever it leads (LC-26)."""
+        found = self._store.files.names(path) if path is not None else []
+        return {e.name: Path(e.path) for e in found if e.is_dir(follow_symlinks=False)}
 
     def _stored(
         self, entry: os.DirEntry[str], key: Key | None, fact: Fact | None

@@ -1,5 +1,6 @@
 import os
 import pickle
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -311,6 +312,25 @@ def test_a_damaged_index_costs_recency_and_nothing_else(tmp_path: Path, damage: 
         assert upstream.requests == 1
         assert again.usage().entries > 0
     again.close()
+
+
+def test_an_index_that_cannot_be_opened_now_is_kept(tmp_path: Path) -> None:
+    """It went with the totals of all runs whenever a process was out of disk."""
+    key = Key("blobs", "sha256", "a" * 64)
+    earlier = Index(tmp_path / "index", writable=True)
+    earlier.used(key)
+    earlier.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    poor = Index(tmp_path / "index", writable=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        assert poor.facts() == {}
+        poor.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    later = Index(tmp_path / "index", writable=True)
+    assert list(later.facts()) == [str(key)]
+    later.close()
 
 
 def test_without_a_thread_for_the_facts_everything_goes_on(

@@ -135,6 +135,7 @@ class World:
                 self.served.add((demand.number, "uncompressed"))
         if demand.keep and demand.error is None:
             if demand.number not in self.doubtful:  # else the name may be another's file
+                self.rest(LAYERS[demand.number].layer.digest.hex)  # a stream ends before it has one
                 demand.inode = inode(self.final_name(demand))
             self.readers.append(demand)
 
