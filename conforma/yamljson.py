@@ -90,25 +90,36 @@ def parse_json(text: str | bytes) -> Any:
         raise InputError(f"json: {cause}") from cause
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("duplicate key")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _decimal(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)  # too large to be one; YAML makes it text
+    return number
+
+
+_json_decoders: Final = {
+    "refuse": json.JSONDecoder(
+        object_pairs_hook=_members, parse_constant=_constant, parse_float=_decimal
+    ),
+    "last": json.JSONDecoder(parse_constant=_constant, parse_float=_decimal),
+}
+
+
 def _json(source: str, duplicate_keys: str) -> Any:
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs) and duplicate_keys == "refuse":
-            raise ValueError("duplicate key")
-        return found
-
-    def constant(name: str) -> Any:
-        raise ValueError(name)
-
-    def decimal(text: str) -> float:
-        number = float(text)
-        if number in (float("inf"), float("-inf")):
-            raise ValueError(text)  # too large to be one; YAML makes it text
-        return number
-
-    value = json.loads(
-        source, object_pairs_hook=members, parse_constant=constant, parse_float=decimal
-    )
+    if source.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", source, 0)
+    value = _json_decoders[duplicate_keys].decode(source)
     depth, level = 0, [value] if isinstance(value, dict | list) else []
     while level := [
         inner

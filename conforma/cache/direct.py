@@ -140,6 +140,10 @@ class DirectLayers:
         what = f"layer {layer.digest}"
         return Contents(table_of(plain, what), lambda: plain, lambda _file: None, what)
 
+    def reads_again(self, layer: SafeLayer) -> bool:  # noqa: ARG002 - as its protocol has it
+        """Nothing is kept between two questions. Used by :class:`SafeLayer`."""
+        return False
+
     def contents_at_hand(self, layer: SafeLayer) -> None:
         """Nothing is ever here."""
 

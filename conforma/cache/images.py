@@ -19,7 +19,7 @@ from conforma.cache.filters import InDirectories, TreeFilter
 from conforma.cache.layers import UNKNOWN, Fetch, SafeLayer
 from conforma.cache.overlay import Overlay, Place
 from conforma.cache.safe_cache import SafeCache
-from conforma.cache.stacks import Overlays, Stack, all_contents
+from conforma.cache.stacks import KEPT, Overlays, Stack, all_contents
 from conforma.cancellation import Cancellation
 from conforma.errors import (
     BadManifest,
@@ -84,6 +84,7 @@ class ImageReader:
         self._largest_blob = largest_blob
         self._largest_member = largest_member
         self._overlays = Overlays()
+        self._stacks: Memory[Stack] = Memory(KEPT)
         self._configs: Memory[ImageConfig] = Memory(_REMEMBERED)
 
     def image(self, reference: Reference) -> tuple[Manifest, ImageConfig]:
@@ -290,9 +291,12 @@ class ImageReader:
         )
 
     def _stack(self, reference: Reference, cancellation: Cancellation | None) -> Stack:
+        known = self._stacks.get(reference)
+        if known is not None and all(layer.reads_again() for layer in known.layers):
+            return known
         layers = self.layers(reference)
         with _complete(reference):
-            contents = all_contents(layers, lambda layer: layer.contents(cancellation))
+            contents, at_hand = all_contents(layers, lambda layer: layer.contents(cancellation))
         for layer, content in zip(layers, contents, strict=True):
             if content.toc.unsafe:
                 raise UnsafeArchive(
@@ -300,7 +304,10 @@ class ImageReader:
                     f"{content.toc.unsafe[:200]!r}",
                     hint="no honest build tool writes such a name; do not use this image",
                 )
-        return Stack(layers, contents, self._overlays.of(contents))
+        stack = Stack(layers, contents, self._overlays.of(contents))
+        if at_hand and reference.digest is not None:
+            self._stacks.put(reference, stack, 1)
+        return stack
 
     def _contents_of(self, stack: Stack, wanted: InDirectories) -> dict[str, bytes]:
         overlay = stack.overlay

@@ -45,6 +45,10 @@ class Source(Protocol):
         """The files, if that costs neither a download nor waiting."""
         ...
 
+    def reads_again(self, layer: SafeLayer) -> bool:
+        """Whether the files that were given before still are the layer's; counts if so."""
+        ...
+
 
 class Stream(io.BufferedReader):
     """A reader of a blob. The cheapest way to read all of it is :meth:`blocks`."""
@@ -147,3 +151,7 @@ class SafeLayer:
     def contents_at_hand(self) -> Contents | None:
         """The same if it is here already, else ``None`` at once."""
         return self._source.contents_at_hand(self)
+
+    def reads_again(self) -> bool:
+        """Whether contents taken before may be used once more instead; that is counted, too."""
+        return self._source.reads_again(self)

@@ -263,6 +263,11 @@ class SafeCache:
         self._count(layer, "hits")
         return self._contents(layer, toc, None)
 
+    def reads_again(self, layer: SafeLayer) -> bool:
+        """Counts one more use of a layer's contents. Used by :class:`SafeLayer`."""
+        self._count(layer, "hits")
+        return True
+
     def _contents(self, layer: SafeLayer, toc: Toc, cancellation: Cancellation | None) -> Contents:
         return Contents(
             toc,

@@ -17,7 +17,8 @@ from conforma.cache.toc import Toc
 
 # Layers of one image that are brought in at the same time.
 _AT_ONCE: Final = 4
-_KEPT: Final = 8
+KEPT: Final = 8
+"""Images whose layers are kept together for the next question, and overlays of such."""
 
 
 class Stack(Struct, frozen=True):
@@ -48,15 +49,17 @@ class Overlays:
         overlay = Overlay(tocs, lambda number: contents[number].members())
         with self._lock:
             self._known[key] = (tocs, overlay)
-            if len(self._known) > _KEPT:
+            if len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return overlay
 
 
 def all_contents(
     layers: tuple[SafeLayer, ...], bring: Callable[[SafeLayer], Contents]
-) -> tuple[Contents, ...]:
-    """The contents of all layers; those that have to be brought in, a few at a time.
+) -> tuple[tuple[Contents, ...], bool]:
+    """The contents of all layers, and whether they were at hand.
+
+    Those that were not are brought in, a few at a time.
 
     Without this, workers that validate images with the same layers would wait
     for the first of them together, then for the second, using one core.
@@ -64,7 +67,8 @@ def all_contents(
     at_hand = [layer.contents_at_hand() for layer in layers]
     missing = [layer for layer, found in zip(layers, at_hand, strict=True) if found is None]
     brought = iter(_brought(missing, bring))
-    return tuple(found if found is not None else next(brought) for found in at_hand)
+    contents = tuple(found if found is not None else next(brought) for found in at_hand)
+    return contents, not missing
 
 
 def _brought(layers: list[SafeLayer], bring: Callable[[SafeLayer], Contents]) -> Iterator[Contents]:

@@ -26,7 +26,8 @@ MOST_CHILDREN: Final = 10_000
 
 
 def _spelt(names: str) -> Mapping[str, str]:
-    return {name.casefold(): name for name in names.split()}
+    # As it should be, too: folding a name costs more than looking it up.
+    return {key: name for name in names.split() for key in (name, name.casefold())}
 
 
 _MANIFEST: Final = _spelt(
@@ -295,7 +296,7 @@ def _document(raw: bytes, media_type: str, what: str) -> dict[str, Any]:
 
 def _json(raw: bytes, what: str) -> object:
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_unique)
+        return _decoded(raw.decode())
     except (ValueError, RecursionError) as cause:
         start = raw[:40].decode("ascii", "backslashreplace")
         reason = "empty" if not raw else f"starts with {start!r}"
@@ -310,6 +311,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+_decoded: Final = json.JSONDecoder(object_pairs_hook=_unique).decode
+
+
 def _object(document: object, what: str, known: Mapping[str, str]) -> dict[str, Any]:
     """The object, if its members mean the same to every reader.
 
@@ -319,7 +323,7 @@ def _object(document: object, what: str, known: Mapping[str, str]) -> dict[str, 
     if not isinstance(document, dict):
         raise BadManifest(f"{what}: expected a JSON object, found {type(document).__name__}")
     for name in document:
-        meant = known.get(name.casefold(), name)
+        meant = known.get(name) or known.get(name.casefold(), name)
         if meant != name:
             raise BadManifest(f"{what}: {name[:100]!r} is {meant!r} to some readers only")
     return document

@@ -35,19 +35,15 @@ def load_json(data: bytes, what: str) -> Any:
     if not text.strip():
         raise BadEvidence(f"{what}: EOF")
     try:
-        document = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_not_a_number,
-            parse_float=_finite,
-        )
+        document = _decoded(text)
     except json.JSONDecodeError as cause:
         raise BadEvidence(f"{what}: {cause.msg} at byte {_offset(text, cause.pos)}") from cause
     except ValueError as cause:
         raise BadEvidence(f"{what}: {cause}") from cause
     except RecursionError as cause:
         raise BadEvidence(f"{what}: nested more than {MAX_DEPTH} deep") from cause
-    if _is_too_deep(document):
+    # Most documents have fewer brackets than that, and counting them is cheaper.
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_too_deep(document):
         raise BadEvidence(f"{what}: nested more than {MAX_DEPTH} deep")
     if _ESCAPED_SURROGATE.search(text) and _SURROGATE.search(
         json.dumps(document, ensure_ascii=False)
@@ -137,6 +133,17 @@ def _finite(text: str) -> float:
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"number out of range: {text[:40]}")
     return value
+
+
+_strictly: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_not_a_number, parse_float=_finite
+).decode
+
+
+def _decoded(text: str) -> Any:
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+    return _strictly(text)
 
 
 def _offset(text: str, characters: int) -> int:

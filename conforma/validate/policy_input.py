@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from msgspec import Struct, field
@@ -29,14 +29,18 @@ BASE_NAME: Final = "org.opencontainers.image.base.name"
 BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 OLM_MANIFESTS: Final = "operators.operatorframework.io.bundle.manifests.v1"
 
+
+def _folded(names: str) -> Mapping[str, str]:
+    return {name.casefold(): name for name in names.split()}
+
+
 # The members of an image configuration's "config" that rules get to see.
-_CONFIG_MEMBERS: Final = (
-    *("AttachStderr", "AttachStdin", "AttachStdout", "Cmd", "Healthcheck", "Domainname"),
-    *("Entrypoint", "Env", "Hostname", "Image", "Labels", "OnBuild", "OpenStdin", "StdinOnce"),
-    *("Tty", "User", "Volumes", "WorkingDir", "ExposedPorts", "ArgsEscaped", "NetworkDisabled"),
-    *("MacAddress", "StopSignal", "Shell"),
+_CONFIG_MEMBERS: Final = _folded(
+    "AttachStderr AttachStdin AttachStdout Cmd Healthcheck Domainname Entrypoint Env Hostname "
+    "Image Labels OnBuild OpenStdin StdinOnce Tty User Volumes WorkingDir ExposedPorts "
+    "ArgsEscaped NetworkDisabled MacAddress StopSignal Shell"
 )
-_HEALTHCHECK_MEMBERS: Final = ("Test", "Interval", "Timeout", "StartPeriod", "Retries")
+_HEALTHCHECK_MEMBERS: Final = _folded("Test Interval Timeout StartPeriod Retries")
 
 
 class ParentImage(Struct, frozen=True):
@@ -215,12 +219,11 @@ def _image(
     return document
 
 
-def _members(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _members(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
-    known = {name.casefold() for name in names}
     for name, value in document.items():
         folded = name.casefold()
-        if folded in known and folded in given:
+        if folded in names and folded in given:
             raise BadManifest(f"image config: the member {name!r} stands there in two spellings")
         given[folded] = value
-    return {name: given[name.casefold()] for name in names if given.get(name.casefold())}
+    return {name: given[folded] for folded, name in names.items() if given.get(folded)}

@@ -272,6 +272,20 @@ def test_a_second_question_needs_no_blob_request(
         assert sum(server.log.settled().blob_downloads().values()) == expected
 
 
+def test_the_layers_of_an_image_are_put_together_once_for_all_questions(
+    server: RegistryServer, registry: Registry, tmp_path: Path
+) -> None:
+    reference = put(server, image([Member("manifests/a.json", b"{}")], [Member("b", mode=0o4755)]))
+    cache = SafeCache.open(CacheOptions(tmp_path / "cache"))
+    ImageReader(registry, cache).prefetch(reference)
+    reader = ImageReader(registry, cache)
+    assert reader.files(reference, MANIFESTS) == {"manifests/a.json": b"{}"}
+    asked, hits = registry.stats.remembered, cache.stats.hits
+    assert [e.path for e in reader.tree(reference, TreeFilter(mode=0o4000))] == ["b"]
+    assert registry.stats.remembered == asked  # neither for the manifest nor for anything in it
+    assert cache.stats.hits == hits + 2  # both layers were read without a download all the same
+
+
 def test_rotten_bytes_in_the_plain_tar_are_noticed_and_replaced(
     server: RegistryServer, registry: Registry, tmp_path: Path
 ) -> None:

@@ -45,6 +45,9 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _COSIGN_SUFFIXES: Final = ("sig", "att", "sbom")
 _REMEMBERED: Final = 16 << 20
+_VALUES: Final = 4 << 20
+_PARSED: Final = 10
+"""Room that a text takes with what was parsed of it, in lengths of the text, about."""
 
 
 def builtins_for(
@@ -89,6 +92,7 @@ class _Oci:
         self._images = images
         self._cancellation = cancellation
         self._tag_refs: Memory[list[str]] = Memory(_REMEMBERED)
+        self._values: Memory[tuple[Any]] = Memory(_VALUES)
         self._tag_ref_flights: Flights[list[str]] = Flights(cancellation)
 
     def blob(self, ref: str) -> Any:
@@ -112,7 +116,7 @@ class _Oci:
     def blob_files(self, ref: str, paths: Iterable[str]) -> Any:
         reference = _digest_reference(ref)
         try:
-            return _parsed(self._images.blob_files(reference, frozenset(paths)))
+            return self._parsed(self._images.blob_files(reference, frozenset(paths)))
         except BadArchive as error:
             _complain("ec.oci.blob_files", ref, error.message)
             return Undefined
@@ -124,7 +128,7 @@ class _Oci:
             self._images.manifest(reference)
             return None  # nothing was asked for; null is what rules know
         wanted = InDirectories(directories)
-        return _parsed(self._images.files(reference, wanted, self._cancellation))
+        return self._parsed(self._images.files(reference, wanted, self._cancellation))
 
     def image_tree(self, ref: str, filter: Mapping[str, Any]) -> Any:
         wanted = TreeFilter.parse(filter)
@@ -186,6 +190,22 @@ class _Oci:
             else:
                 yield str(tagged)
 
+    def _parsed(self, files: Mapping[str, bytes]) -> dict[str, Any]:
+        """Files as JSON values; those that are neither YAML nor JSON are left out."""
+        parsed: dict[str, Any] = {}
+        for path, content in files.items():
+            # Images of one release share their layers, so the same bytes come again and again.
+            known = self._values.get(content)
+            if known is None:
+                try:
+                    known = (yamljson.parse(content, duplicate_keys="last"),)
+                except InputError as error:
+                    log.debug("%s: %s", path, error.message)
+                    continue
+                self._values.put(content, known, _PARSED * (1 + len(content)))
+            parsed[path] = known[0]
+        return parsed
+
     def _resolved(self, ref: str) -> Reference:
         return self._registry.resolve(_reference(ref))
 
@@ -224,17 +244,6 @@ def _absence_is_undefined(name: str, function: Builtin, level: int = logging.ERR
 def _complain(name: str, ref: object, reason: str, level: int = logging.ERROR) -> None:
     fields = {"action": "fetch", "error": reason, "function": name, "ref": str(ref)}
     log.log(level, "no value for a rule", extra={"fields": fields})
-
-
-def _parsed(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Files as JSON values; those that are neither YAML nor JSON are left out."""
-    parsed: dict[str, Any] = {}
-    for path, content in files.items():
-        try:
-            parsed[path] = yamljson.parse(content, duplicate_keys="last")
-        except InputError as error:
-            log.debug("%s: %s", path, error.message)
-    return parsed
 
 
 def _no_number(name: str) -> Any:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 _LENGTHS = struct.Struct(">II")
 _SMALL = 1 << 16
+_header_text = json.JSONEncoder(separators=(",", ":")).encode
 
 Bytes = bytes | bytearray | memoryview
 
@@ -30,8 +31,8 @@ Undefined: Final = UndefinedType()
 """What a builtin returns to have no value, in the sense of Rego."""
 
 
-class RawReader(Protocol):
-    """An unbuffered stream to read from."""
+class Reader(Protocol):
+    """A stream to read from, which may give less than there is room for."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill some of ``buffer``; 0 at the end."""
@@ -51,7 +52,7 @@ class Frame(Struct, frozen=True):
     body: bytearray
 
 
-def read_frame(stream: RawReader) -> Frame | None:
+def read_frame(stream: Reader) -> Frame | None:
     """The next frame; ``None`` when the stream has ended, even amid one."""
     lengths = _exactly(stream, _LENGTHS.size)
     if lengths is None:
@@ -68,7 +69,7 @@ def write_frame(stream: RawWriter, header: Mapping[str, Any], *body: Bytes) -> N
 
     Raises ``OverflowError`` for a body that does not fit, ``OSError`` as the stream does.
     """
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _header_text(header).encode()
     size = sum(len(part) for part in body)
     if size > 0xFFFFFFFF:
         raise OverflowError(f"a message of {size} bytes is too large for the policy engine")
@@ -91,7 +92,7 @@ def encode_answer(value: Any) -> tuple[str, Bytes]:
     return "json", json.dumps(value).encode()
 
 
-def _exactly(stream: RawReader, size: int) -> bytearray | None:
+def _exactly(stream: Reader, size: int) -> bytearray | None:
     data = bytearray(size)
     rest = memoryview(data)
     while rest:

@@ -9,6 +9,7 @@ another one's turn.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import queue
@@ -18,7 +19,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from conforma.errors import EngineError
 from conforma.policy.rego.frames import Bytes, Frame, read_frame, write_frame
@@ -27,6 +28,7 @@ from conforma.policy.rego.inputs import Shared
 PROTOCOL = 2
 _EXIT_OUT_OF_MEMORY = 86
 _STDERR_BYTES = 1 << 16
+_BUFFER = 1 << 16
 _PATIENCE = 5.0
 """Seconds that a child which said its last word has for ending."""
 _NO_MEMORY = ("memory", "cannot allocate")
@@ -236,7 +238,9 @@ class EngineProcess:
     def _read(self) -> None:
         try:
             assert self._child.stdout is not None
-            while (frame := read_frame(self._child.stdout)) is not None:  # type: ignore[arg-type]
+            # Lengths, header and body of a frame mostly arrive together.
+            stream = io.BufferedReader(cast(io.FileIO, self._child.stdout), _BUFFER)
+            while (frame := read_frame(stream)) is not None:
                 self._dispatch(frame)
         except (OSError, ValueError) as error:
             self._fault = str(error)
