@@ -65,6 +65,7 @@ class Child:
             self._task["kind"],
             Path(self._task["directory"]),
             self._before_step,
+            max_bytes=0,  # an evictor of its own could be at it when the test's comes
             verify=self._task["verify"],
         )
         layer = cache.layer(what.descriptor, what.diff_id, self._fetch(fetching(self._task)))
