@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -131,6 +132,7 @@ class Space:
         if not lock.try_acquire():
             return 0
         try:
+            self._drop_locks()
             files = list(self.files())
             freed = sum(f.size for f in files if self._is_rubbish(f) and self._remove(f))
             total = sum(f.size for f in files) - freed
@@ -153,11 +155,36 @@ class Space:
         finally:
             lock.release()
 
+    def _drop_locks(self) -> None:
+        """Remove lock files that nobody used lately: else there is one for each digest there ever was.
+
+        A file goes while we have its lock; who had opened it finds that it has no name any more,
+        and tries again.
+        """
+        locks = self._directories(self._store.root).get("locks")
+        for area in self._directories(locks).values():
+            for prefix in self._directories(area).values():
+                for entry in self._store.files.names(prefix):
+                    with suppress(OSError):
+                        if self._is_old(entry.stat(follow_symlinks=False).st_mtime):
+                            self._drop_lock(Path(entry.path))
+
+    def _drop_lock(self, path: Path) -> None:
+        lock = EntryLock.named(self._store, str(path.relative_to(self._store.root / "locks")))
+        if not lock.try_acquire():
+            return
+        try:
+            with self._store.files.directory(path.parent, self._store.root) as directory:
+                self._store.files.unlink(path, directory)
+        finally:
+            lock.release()
+
     def _is_rubbish(self, file: Stored) -> bool:
+        return (file.is_partial or file.key is None) and self._is_old(file.modified)
+
+    def _is_old(self, modified: float) -> bool:
         # Compared both ways, so that a clock that jumped does not keep it for ever.
-        if abs(time.time() - file.modified) <= self._grace:
-            return False
-        return file.is_partial or file.key is None
+        return abs(time.time() - modified) > self._grace
 
     def _remove(self, file: Stored) -> bool:
         """Remove a file unless somebody reads or writes it; whether it is gone."""

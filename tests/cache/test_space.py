@@ -236,6 +236,56 @@ def test_lc_17_leftovers_are_reclaimed_when_they_are_old_and_nobody_writes_them(
         partial.discard()
 
 
+def test_lc_17_lock_files_that_nobody_used_lately_are_reclaimed(tmp_path: Path) -> None:
+    from conforma.cache.locks import EntryLock
+
+    cache = opened(tmp_path / "c", grace=100, max_bytes=0)
+    upstreams = [fill(cache, name) for name in "ab"]
+    locks = cache.store.root / "locks"
+    files = [path for path in locks.glob("*/*/*") if path.is_file()]
+    assert len(files) == 2
+    held = EntryLock(cache.store, Key.of("blobs", upstreams[0].sample.descriptor.digest))
+    assert held.try_acquire()
+    cache.collect()
+    assert all(path.exists() for path in files)
+    for path in files:
+        aged(path, 101)
+    cache.collect()
+    left = [path for path in files if path.exists()]
+    assert [path.name for path in left] == [upstreams[0].sample.descriptor.digest.hex]
+    assert not EntryLock(
+        cache.store, Key.of("blobs", upstreams[0].sample.descriptor.digest)
+    ).try_acquire()
+    held.release()
+
+
+def test_lc_17_who_opened_a_lock_file_before_it_went_does_not_believe_to_have_the_lock(
+    tmp_path: Path,
+) -> None:
+    """Two could have had it: one by the file without a name, one by the next file."""
+    from conforma.cache.locks import EntryLock
+
+    key = Key("blobs", "sha256", "a" * 64)
+    paused: list[EntryLock] = []
+
+    def before(step: str, path: Path) -> None:
+        # The evictor has the lock and is about to remove the file.
+        if step == "unlink" and path.name == key.hex:
+            for lock in paused:
+                assert not lock.try_acquire()
+
+    cache = SafeCache.open(CacheOptions(tmp_path / "c", grace=0.0), before_step=before)
+    first = EntryLock(cache.store, key)
+    assert first.try_acquire()
+    first.release()
+    paused.append(EntryLock(cache.store, key))
+    cache.collect()
+    assert not list((cache.store.root / "locks").glob("*/*/*"))
+    assert paused[0].try_acquire()
+    assert not EntryLock(cache.store, key).try_acquire()
+    paused[0].release()
+
+
 def test_lc_21_a_clock_that_jumped_keeps_no_leftover_for_ever(tmp_path: Path) -> None:
     cache = opened(tmp_path / "c", grace=100)
     partial = cache.store.begin(Key("blobs", "sha256", "a" * 64))

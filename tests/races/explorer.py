@@ -70,6 +70,7 @@ class Explorer(World, RuleBasedStateMachine):
             other.allowed |= Upstream.FATES[fate]
         wanted.allowed |= self.errors(number, view)
         if fate != "honest":
+            self.liars.append((number, upstream))
             self.disturb(number)
             self.budget[number] += 2
         if gate is not None:

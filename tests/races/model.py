@@ -53,6 +53,8 @@ class World:
         """Layer and view that must cost no request now."""
         self.budget: Counter[int] = Counter()
         """How many requests a layer may have cost so far."""
+        self.liars: list[tuple[int, Upstream]] = []
+        """Layer and upstream of downloads that go wrong, or went wrong since all was at rest."""
         self.standing: dict[int, tuple[Any, Upstream]] = {}
         """Cache and upstream of a download that stands at its gate: all may see what came before."""
         self.doubtful: set[int] = set()
@@ -102,10 +104,11 @@ class World:
         return errors
 
     def lies(self, number: int) -> list[str]:
-        """How the downloads of this layer will go wrong that have not ended."""
-        upstreams = [u for _, n, u in self.upstreams if n == number]
-        upstreams += [d.upstream for d in self.demands if d.number == number]
-        return [u.fate for u in dict.fromkeys(upstreams) if u.fate != "honest"]
+        """How the downloads of this layer go wrong that may not have ended.
+
+        One goes on for those who joined it, even if the caller that brought it was cancelled.
+        """
+        return [u.fate for n, u in self.liars if n == number]
 
     def settle(self, number: int) -> None:
         """If nothing holds them up, all who want this layer must get it, or be told why not."""
@@ -118,12 +121,15 @@ class World:
         for demand in [d for d in self.demands if d.number == number]:
             assert demand.ended.wait(self.patience), f"{demand} hangs"
             self.conclude(demand)
+        # What nobody wants any more ends by itself, but not at once, and may have asked meanwhile.
+        self.rest(LAYERS[number].layer.digest.hex)
         asked = sum(int(line.split()[0]) == number for line in self.log.read_text().splitlines())
         assert asked <= self.budget[number], (
             f"layer {number}: {asked} requests where {self.budget[number]} were needed"
         )
         self.budget[number] = asked
         self.doubtful.discard(number)
+        self.liars = [(n, u) for n, u in self.liars if n != number]
 
     def conclude(self, demand: Demand) -> None:
         demand.check()
