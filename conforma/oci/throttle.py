@@ -73,7 +73,7 @@ class Throttle:
         with self._changed:
             now = self._now()
             closed = self._state.get(_name(origin))
-            if closed is None or closed["until"] - now > _LONGEST:
+            if closed is None or "until" not in closed or closed["until"] - now > _LONGEST:
                 return True, False
             left = closed["until"] - now
             if left <= 0 and nested:

@@ -1,18 +1,13 @@
 """Git repositories as sources: the tree of one commit, and that commit's name.
 
-Git itself does the work, as a child without a shell, without prompts and with
-an environment of our making. What it fetches is untrusted: references cannot
-become options, hooks, filters and submodules do not run, and links that leave
-the repository are refused.
+Git itself does the work. What it fetches is untrusted: references cannot become
+options, and links that leave the repository are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,34 +16,12 @@ from conforma.cancellation import Cancellation
 from conforma.errors import PolicyError, SourceUnavailable
 from conforma.oci.retry import RetryPolicy
 from conforma.policy.files import TreeCopy
+from conforma.policy.git_program import GitProgram
 from conforma.policy.git_url import Repository
 from conforma.policy.source_url import without_secrets
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ABBREVIATED: Final = re.compile(r"[0-9a-f]{4,64}")
-# Settings people make for their machine, not for one repository.
-_KEPT: Final = re.compile(
-    r"GIT_SSL_(?:CAINFO|CAPATH|CERT|KEY)|GIT_SSH(?:_COMMAND)?|GIT_HTTP_USER_AGENT"
-    r"|GIT_CONFIG_(?:NOSYSTEM|GLOBAL|SYSTEM|COUNT|KEY_\d+|VALUE_\d+)"
-)
-_SETTINGS: Final = (
-    "protocol.allow=never",
-    "protocol.https.allow=always",
-    "protocol.ssh.allow=always",
-    "protocol.file.allow=always",
-    "http.followRedirects=initial",
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.autocrlf=false",
-    "core.symlinks=true",
-    "core.attributesFile=/dev/null",
-    "submodule.recurse=false",
-    "fetch.recurseSubmodules=false",
-    "gc.auto=0",
-    "advice.detachedHead=false",
-    "log.follow=false",
-    "log.showSignature=false",
-)
 _ABSENT: Final = re.compile(
     r"not found|does not exist|does not appear to be a git repository|No such file", re.IGNORECASE
 )
@@ -77,7 +50,7 @@ class Git:
     ) -> None:
         self._cancellation = cancellation
         self._retry = retry or RetryPolicy()
-        self._environment = child_environment(os.environ if environment is None else environment)
+        self._git = GitProgram(cancellation, os.environ if environment is None else environment)
 
     def fetch(self, source: str, destination: Path, scratch: Path) -> str:
         """Put the tree that ``source`` names into ``destination``; returns its commit.
@@ -186,7 +159,7 @@ class Git:
         self._ask([*command, "--", wanted.url, *what], git_dir, wanted)
 
     def _revision(self, name: str, git_dir: Path, wanted: Repository) -> str:
-        status, out, _ = self._git(
+        status, out, _ = self._git.run(
             ["rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"], git_dir
         )
         if status != 0:
@@ -197,7 +170,7 @@ class Git:
         """Run a command that talks to the server, again if the failure may pass."""
         failures = 0
         while True:
-            status, out, error = self._git(arguments, git_dir)
+            status, out, error = self._git.run(arguments, git_dir)
             if status == 0:
                 return out
             failures += 1
@@ -209,83 +182,10 @@ class Git:
     def _run(
         self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None
     ) -> str:
-        status, out, error = self._git(arguments, git_dir, tree)
+        status, out, error = self._git.run(arguments, git_dir, tree)
         if status != 0:
             raise SourceUnavailable(f"error cloning repository: git {arguments[0]}: {_last(error)}")
         return out
-
-    def _git(
-        self, arguments: Sequence[str], git_dir: Path | None = None, tree: Path | None = None
-    ) -> tuple[int, str, str]:
-        """Run git to its end; returns exit status, output and error text."""
-        self._cancellation.raise_if_cancelled()
-        command = ["git", *(word for setting in _SETTINGS for word in ("-c", setting))]
-        if git_dir is not None:
-            command += ["--git-dir", str(git_dir)]
-        if tree is not None:
-            command += ["--work-tree", str(tree)]
-        try:
-            child = subprocess.Popen(  # noqa: S603 - no shell, options end before any outside text
-                [*command, *arguments],
-                cwd=tree,
-                env=dict(self._environment),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            )
-        except FileNotFoundError as cause:
-            raise SourceUnavailable(
-                "error cloning repository: git is not installed",
-                hint="install git, or use an OCI or https source",
-            ) from cause
-        # The group, since git leaves the network to helpers of its own.
-        forget = self._cancellation.on_cancel(lambda: _end_group(child))
-        try:
-            out, error = child.communicate()
-        except BaseException:
-            _end_group(child)
-            child.communicate()
-            raise
-        finally:
-            forget()
-        self._cancellation.raise_if_cancelled()
-        return child.returncode, out, error
-
-
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What git sees of our environment: nothing that redirects, traces or asks."""
-    result = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith("GIT_") or _KEPT.fullmatch(name)
-    }
-    result |= {
-        "LC_ALL": "C",
-        "LANGUAGE": "",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "",
-        "SSH_ASKPASS": "",
-        "GIT_LFS_SKIP_SMUDGE": "1",
-        "GCM_INTERACTIVE": "never",
-    }
-    if "GIT_SSH" not in result:
-        result.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    if environment.get("GIT_SSL_NO_VERIFY") == "true":
-        result["GIT_SSL_NO_VERIFY"] = "true"
-    for ours, gits in (("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")):
-        if environment.get(ours):
-            result[gits] = environment[ours]
-    return result
-
-
-def _end_group(child: subprocess.Popen[str]) -> None:
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _no_such_ref(wanted: Repository) -> PolicyError:

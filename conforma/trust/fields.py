@@ -14,6 +14,7 @@ from conforma.errors import BadEvidence
 from conforma.trust.strict_json import decode_base64
 
 _HEX: Final = re.compile("(?:[0-9a-f]{2})*")
+_DIGITS: Final = re.compile("[0-9]{1,20}")
 _SAFE_INTEGER: Final = 2**53
 
 
@@ -58,8 +59,8 @@ def from_hex(value: object, what: str) -> bytes:
 
 def an_integer(value: object, what: str) -> int:
     """An index, a size or a time: a number, or its digits in a string as protobuf has it."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:20])
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _SAFE_INTEGER:
         raise BadEvidence(f"{what}: {str(value)[:40]!r} is not an index, a size or a time")
     return value

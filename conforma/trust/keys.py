@@ -66,7 +66,8 @@ class PublicKey:
         """The key that ``text`` is or refers to (all forms of signatures.md 4.2).
 
         Raises ``InputError`` for a reference that leads nowhere or to something
-        that is no key, ``TrustRootUnavailable`` for a plugin that does not answer; what ``fetch`` and ``secrets`` raise passes through.
+        that is no key, ``TrustRootUnavailable`` for a plugin that does not
+        answer; what ``fetch`` and ``secrets`` raise passes through.
         """
         if _BLOCK.search(text):
             return cls(text)
@@ -74,7 +75,7 @@ class PublicKey:
         try:
             return cls(content)
         except InputError as error:
-            read = f"what was read from {text} is no usable public key"
+            read = f"what was read from {_without_secrets(text)} is no usable public key"
             error.hint = f"{read}; {error.hint}" if error.hint else read
             raise
 

@@ -17,8 +17,7 @@ from conforma.errors import BadEvidence
 from conforma.trust.fields import a_text, an_integer, an_object, from_base64, from_hex
 from conforma.trust.strict_json import encode_base64, load_json
 
-_MAX_PROOF_HASHES: Final = 64
-_SAFE_INTEGER: Final = 2**53
+MAX_PROOF_HASHES: Final = 64
 
 
 class InclusionProof(Struct, frozen=True):
@@ -220,8 +219,8 @@ _KINDS: Final[Mapping[tuple[str, str], _Parser]] = {
 
 def _proof(proof: Mapping[str, Any], what: str) -> InclusionProof:
     hashes = proof.get("hashes", [])
-    if not isinstance(hashes, list) or len(hashes) > _MAX_PROOF_HASHES:
-        raise BadEvidence(f"{what}: an inclusion proof has at most {_MAX_PROOF_HASHES} hashes")
+    if not isinstance(hashes, list) or len(hashes) > MAX_PROOF_HASHES:
+        raise BadEvidence(f"{what}: an inclusion proof has at most {MAX_PROOF_HASHES} hashes")
     return InclusionProof(
         an_integer(proof.get("logIndex", 0), what),
         an_integer(proof.get("treeSize", 0), what),

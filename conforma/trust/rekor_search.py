@@ -19,7 +19,7 @@ from conforma.trust.evidence import Attached
 from conforma.trust.fields import a_text, an_integer, an_object, from_base64, from_hex
 from conforma.trust.merkle import leaf_hash
 from conforma.trust.rekor import Signer, Witness, check_body, check_promise, check_proof
-from conforma.trust.rekor_entry import InclusionProof, LogEntry
+from conforma.trust.rekor_entry import MAX_PROOF_HASHES, InclusionProof, LogEntry
 from conforma.trust.root import TrustRoot
 from conforma.trust.strict_json import encode_base64, load_json
 
@@ -133,8 +133,8 @@ def _entry(uuid: str, document: Any) -> LogEntry | None:
 
 def _proof(proof: Mapping[str, Any]) -> InclusionProof:
     hashes = proof.get("hashes")
-    if not isinstance(hashes, list) or len(hashes) > 64:
-        raise BadEvidence(f"{_WHAT}: an inclusion proof has at most 64 hashes")
+    if not isinstance(hashes, list) or len(hashes) > MAX_PROOF_HASHES:
+        raise BadEvidence(f"{_WHAT}: an inclusion proof has at most {MAX_PROOF_HASHES} hashes")
     return InclusionProof(
         an_integer(proof.get("logIndex"), _WHAT),
         an_integer(proof.get("treeSize"), _WHAT),

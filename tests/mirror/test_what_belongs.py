@@ -168,7 +168,7 @@ def test_an_image_whose_attestation_cannot_be_read_fails_alone(
     assert done.status == 3
     assert "FORBIDDEN" in done.err and "app0:v0" in done.err
     assert destination.store.existing("shop/app0") is None
-    assert destination.store.repository("shop/app1").tags == ("v0",)
+    assert destination.store.repository("shop/app1").tags == ("v1",)
 
 
 def test_what_is_too_large_for_an_attestation_is_not_searched_for_images(

@@ -18,7 +18,8 @@ from conforma.errors import (
     UnsafeArchive,
 )
 from conforma.oci.retry import RetryPolicy
-from conforma.policy.git import Git, child_environment
+from conforma.policy.git import Git
+from conforma.policy.git_program import child_environment
 from conforma.policy.git_url import Repository
 from tests.policy.services import (
     Answer,

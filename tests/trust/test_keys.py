@@ -128,6 +128,13 @@ def test_references_that_lead_nowhere(text: str, reason: str) -> None:
     assert "secret" not in refusal.value.message or "kubernetes" in reason or "k8s" in text
 
 
+def test_the_hint_about_what_is_no_key_shows_no_password() -> None:
+    with pytest.raises(InputError) as refusal:
+        PublicKey.load("https://me:c4nary@keys.test/k?token=c4nary", fetch=lambda _: b"<html>")
+    assert "https://keys.test/k" in str(refusal.value.hint)
+    assert "c4nary" not in f"{refusal.value.message}{refusal.value.hint}"
+
+
 def test_what_a_loader_raises_passes_through() -> None:
     def down(_: str) -> bytes:
         raise RegistryUnreachable("keys.test is down")
