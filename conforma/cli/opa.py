@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from conforma.cli.command import GIVEN, Flag
+from conforma.cli.command import GIVEN, Flag, read_flags
 from conforma.cli.options import Globals
 
 if TYPE_CHECKING:
@@ -29,28 +29,71 @@ _PASS_THROUGH = {"ignore_unknown_options": True, "allow_extra_args": True}
 def command(ctx: click.Context, args: tuple[str, ...]) -> None:
     """Hand everything to OPA and end with its exit status."""
     from conforma.cancellation import Cancellation
-    from conforma.cli import logs
     from conforma.policy.rego.command import run_opa
 
-    settings = _settings(ctx)
-    logs.start_as(settings)
     # Without a deadline: `opa run` is a server.
     cancellation = Cancellation()
     with ExitStack() as stack:
         stack.callback(cancellation.close)
+        flags = _Flags(stack, ctx)
+        flags.add(())
         status = run_opa(
             args,
-            lambda: _builtins(stack, settings, cancellation),
+            lambda: _builtins(stack, flags.settings, cancellation),
+            name=str(ctx.find_root().info_name),
+            when_started=flags.limit,
+            when_told=flags.add,
             when_ended=cancellation.cancel,
         )
+        flags.raise_if_late()
     ctx.exit(status)
 
 
-def _settings(ctx: click.Context) -> Globals:
-    """The flags of the root command; all that follows the word ``opa`` is OPA's."""
-    root = ctx.find_root()
-    flags = {str(p.name): p.get_default(ctx) for p in root.command.params if isinstance(p, Flag)}
-    return Globals(**{**flags, **root.meta.get(GIVEN, {})})
+class _Flags:
+    """The flags of the root command, which stand in front of the word ``opa`` or behind it.
+
+    Those that a command of OPA's has as well are OPA's there.
+    """
+
+    def __init__(self, stack: ExitStack, ctx: click.Context) -> None:
+        root = ctx.find_root()
+        self._params = [param for param in root.command.params if isinstance(param, Flag)]
+        self._given: dict[str, Any] = dict(root.meta.get(GIVEN, {}))
+        self._defaults = {str(param.name): param.get_default(ctx) for param in self._params}
+        self._stack = stack
+        self._stop: Callable[[], None] = lambda: None
+        self._limit: Cancellation | None = None
+
+    @property
+    def settings(self) -> Globals:
+        """What they say so far."""
+        return Globals(**{**self._defaults, **self._given})
+
+    def limit(self, stop: Callable[[], None]) -> None:
+        """Have ``stop`` called when the time is up that ``--timeout`` gives, if it is given."""
+        from conforma.cancellation import Cancellation
+
+        self._stop = stop
+        given = self._given.get("timeout")
+        if given is not None:
+            self._limit = Cancellation(float(given), label=str(given))
+            self._stack.callback(self._limit.close)
+            self._limit.on_cancel(stop)
+
+    def add(self, args: Sequence[str]) -> None:
+        """Act on some more of them."""
+        from conforma.cli import logs
+
+        timeout = self._given.get("timeout")
+        self._given, _ = read_flags(self._params, args, self._given)
+        logs.start_as(self.settings)
+        if self._given.get("timeout") != timeout:
+            self.limit(self._stop)
+
+    def raise_if_late(self) -> None:
+        """Raise ``DeadlineExceeded`` if it was stopped because the time was up."""
+        if self._limit is not None:
+            self._limit.raise_if_cancelled()
 
 
 def _builtins(

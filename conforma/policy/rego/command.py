@@ -25,9 +25,16 @@ def run_opa(
     args: Sequence[str],
     open_builtins: Callable[[], Mapping[str, Builtin]],
     *,
+    name: str = "conforma",
+    when_started: Callable[[Callable[[], None]], None] = lambda _: None,
+    when_told: Callable[[Sequence[str]], None] = lambda _: None,
     when_ended: Callable[[], None] = lambda: None,
 ) -> int:
     """Run ``opa`` with ``args`` on our own standard streams; returns its exit status.
+
+    ``name`` is what help and errors call this program. ``when_started`` gets
+    the way to stop it; ``when_told`` gets those of our own flags that stand
+    behind the word ``opa``, if there are any, before any function is called.
 
     ``open_builtins`` is called when the first function is, ``when_ended`` when
     nobody waits for answers any more. A function that fails for its
@@ -44,7 +51,11 @@ def run_opa(
             child = subprocess.Popen(  # noqa: S603
                 [str(program), "opa", *args],
                 pass_fds=theirs,
-                env={**os.environ, "CONFORMA_ENGINE_CALLBACKS": f"{answers_in},{calls_out}"},
+                env={
+                    **os.environ,
+                    "CONFORMA_ENGINE_CALLBACKS": f"{answers_in},{calls_out}",
+                    "CONFORMA_ENGINE_NAME": name,
+                },
             )
         except OSError as error:
             raise EngineError(
@@ -56,8 +67,11 @@ def run_opa(
                 os.close(end)
         desk = _Desk(answers, open_builtins)
         with child, _ctrl_c_is_theirs(), ThreadPoolExecutor(_ANSWERING_THREADS) as threads:
+            when_started(child.terminate)
             while (frame := read_frame(calls)) is not None:
-                if frame.header["type"] == "call":
+                if frame.header["type"] == "flags":
+                    when_told(frame.header["args"])
+                elif frame.header["type"] == "call":
                     threads.submit(desk.answer, frame)
                 elif frame.header["type"] == "log":
                     relay_log(frame)

@@ -34,6 +34,7 @@ type message struct {
 	Level      string            `json:"level,omitempty"`
 	Text       string            `json:"text,omitempty"`
 	Fields     map[string]string `json:"fields,omitempty"`
+	Args       []string          `json:"args,omitempty"`
 	Failure    *failure          `json:"failure,omitempty"`
 }
 
