@@ -21,8 +21,9 @@ from conforma.errors import InputError
 from conforma.gotext import quoted
 from conforma.policy.effective_time import rfc3339_nano
 from conforma.report import targets
-from conforma.validate.component import validate_component
+from conforma.validate.component import Case, examine, judge
 from conforma.validate.expansion import expand
+from conforma.validate.lookahead import Lookahead
 from conforma.validate.result import ComponentResult, Report
 from conforma.validate.run import validate_snapshot
 from conforma.validate.snapshot import Component
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from conforma.trust.identity import Identity
 
 log = logging.getLogger(__name__)
+
+_AHEAD: Final = 4
+"""Threads that read the evidence of later components while all workers wait for rules."""
 
 _FILTER_TYPES: Final = ("include-exclude", "ec-policy")
 
@@ -88,18 +92,27 @@ def _validated(
     snapshot, expansion, unread = expand(prepared.snapshot, prepared.registry, cancellation)
     tools = prepared.tools(snapshot)
 
-    def validate(component: Component) -> ComponentResult:
+    def prepare(component: Component) -> Case | ComponentResult:
         if earlier is not None:
             spared = vsa.spared(component, earlier, prepared.registry)
             if spared is not None:
                 return spared
         if component.container_image in unread:
             raise unread[component.container_image]
-        return validate_component(component, prepared.checks, tools)
+        return examine(component, prepared.checks, tools)
 
-    with progress.shown(
-        len(snapshot.components), lambda: prepared.layers.stats, quiet=settings.quiet
-    ) as watcher:
+    def validate(component: Component) -> ComponentResult:
+        found = ahead.take(component)
+        return judge(found, prepared.checks, tools) if isinstance(found, Case) else found
+
+    # Who asks for one worker wants one thing after the other.
+    threads = min(options.workers - 1, _AHEAD)
+    with (
+        Lookahead(snapshot.components, prepare, _held, cancellation, threads=threads) as ahead,
+        progress.shown(
+            len(snapshot.components), lambda: prepared.layers.stats, quiet=settings.quiet
+        ) as watcher,
+    ):
         results = validate_snapshot(
             snapshot.components,
             validate,
@@ -121,6 +134,10 @@ def _validated(
         expansion=expansion,
         effort=prepared.effort(),
     )
+
+
+def _held(found: Case | ComponentResult) -> int:
+    return found.size if isinstance(found, Case) else 0
 
 
 def _warn_of_skipped_checks(options: ImageOptions) -> None:

@@ -22,6 +22,7 @@ from conforma.oci.reference import Reference
 from conforma.policy.effective_time import EffectiveTime
 from conforma.policy.evaluation import Judge, judge_all
 from conforma.policy.presentation import Findings
+from conforma.policy.rego.inputs import Input
 from conforma.trust import slsa
 from conforma.trust.signature import Attestation, Signature, reported
 from conforma.validate.policy_input import PolicyInput
@@ -29,6 +30,8 @@ from conforma.validate.result import ComponentResult
 from conforma.validate.snapshot import Component
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from conforma.oci.registry import Registry
     from conforma.trust.verify import Verifier
 
@@ -88,6 +91,23 @@ class Tools(Struct, frozen=True):
     cancellation: Cancellation
 
 
+class Case(Struct, frozen=True):
+    """A component with its evidence, as it goes to the rules."""
+
+    result: ComponentResult
+    """All but what the rules will say."""
+    image: Reference
+    findings: list[Finding]
+    """Of the checks made before."""
+    asked: Input
+    moment: datetime
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held for this component alone."""
+        return len(self.asked.text)
+
+
 class _Evidence(Struct):
     """What was found out about an image so far."""
 
@@ -101,6 +121,15 @@ def validate_component(component: Component, checks: Checks, tools: Tools) -> Co
     """All that can be said about one component, whatever state it is in.
 
     Raises ``BadReference``, and every error that kept us from finding out.
+    """
+    found = examine(component, checks, tools)
+    return found if isinstance(found, ComponentResult) else judge(found, checks, tools)
+
+
+def examine(component: Component, checks: Checks, tools: Tools) -> Case | ComponentResult:
+    """What there is for the rules to judge, or the result where there is nothing.
+
+    Raises as :func:`validate_component` does.
     """
     given = Reference.parse(component.container_image)
     try:
@@ -123,41 +152,43 @@ def validate_component(component: Component, checks: Checks, tools: Tools) -> Co
             Violation("No attestations contain a subject that match the given image.")
         )
         return _result(component, image, checks, evidence)
-    return _judged(component, image, checks, tools, evidence)
+    return _case(component, image, checks, tools, evidence)
 
 
-def _judged(
+def _case(
     component: Component, image: Reference, checks: Checks, tools: Tools, evidence: _Evidence
-) -> ComponentResult:
+) -> Case:
     moment = checks.effective_time.for_component(
         attestation.statement.document for attestation in evidence.attestations
     )
     document = tools.make_input(component, image, evidence.signatures, evidence.attestations)
-    before = _result(
+    result = _result(
         component,
         image,
         checks,
         evidence,
         policy_input=document.text() if checks.keep_policy_input else b"",
     )
-    asked = document.for_rules()
-    # The rules have their own copy; while components wait for their turn in the
-    # engine, what was parsed of their attestations would be most of our memory.
-    evidence.signatures, evidence.attestations = (), ()
-    del document
+    # Nothing parsed goes along: while components wait for their turn in the
+    # engine, their attestations would be most of our memory.
+    return Case(result, image, evidence.findings, document.for_rules(), moment)
+
+
+def judge(case: Case, checks: Checks, tools: Tools) -> ComponentResult:
+    """The result with what the rules say. Raises every error that kept us from finding out."""
     findings = judge_all(
         tools.evaluators,
-        asked,
-        image=image,
-        component_name=component.name,
-        moment=moment,
+        case.asked,
+        image=case.image,
+        component_name=case.result.component.name,
+        moment=case.moment,
         builtins=tools.builtins,
         cancellation=tools.cancellation,
-        also=evidence.findings,
+        also=case.findings,
         info=checks.info,
     )
     return replace(
-        before,
+        case.result,
         violations=findings.violations,
         warnings=findings.warnings,
         successes=findings.successes,
