@@ -2,7 +2,8 @@
 
 All in this run and against the same loopback registry process, interleaved: a sequential loop of
 our own client, plain httpx (sequential, and with as many threads), and ``wrk``, a C client, which
-shows what the server can do. Then the token-bucket model in simulated time. Arguments:
+shows what the server can do. ``conforma lookup --brief`` is the whole command, its start-up and
+output included. Then the token-bucket model in simulated time. Arguments:
 ``tags=2000 workers=16 latency=2 rounds=3`` (``latency`` in milliseconds per request, 0 for none).
 """
 
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import medians, table
+from benchmarks.measure import child, medians, table
 from conforma.cancellation import Cancellation
 from conforma.oci import media_types
 from conforma.oci.limiter import Rate
@@ -129,6 +130,19 @@ def ours(references: list[Reference], workers: int, *, bodies: bool = False) -> 
         return time.perf_counter() - started, cpu() - before
 
 
+def command(references: list[Reference], workers: int) -> tuple[float, float]:
+    """Wall and processor seconds of the program that looks all up, in a process of its own."""
+    with tempfile.TemporaryDirectory() as text:
+        place = Path(text)
+        (place / "references").write_text("".join(f"{r}\n" for r in references))
+        arguments = [sys.executable, "-m", "conforma", "lookup", "--brief", "--output", "json"]
+        arguments += ["--file", f"{place}/references", "--workers", str(workers)]
+        run = child([*arguments, "--cache-dir", f"{place}/cache"])
+    assert run.status == 0
+    assert run.stdout.count(b'"found"') == len(references)
+    return run.wall, run.cpu
+
+
 def plain_httpx(references: list[Reference], workers: int) -> tuple[float, float]:
     """The same with httpx as it comes: one client, one HEAD each."""
     import httpx
@@ -193,6 +207,7 @@ def compare(options: Options, latency: int) -> None:
             {
                 "loop": case("loop", lambda: ours(references, 1)),
                 "ours": case("ours", lambda: ours(references, workers)),
+                "command": case("command", lambda: command(references, workers)),
                 "httpx loop": case("httpx loop", lambda: plain_httpx(references, 1)),
                 "httpx": case("httpx", lambda: plain_httpx(references, workers)),
                 "wrk": lambda: count / (limit(server.host, count, workers) or float("nan")),
@@ -217,6 +232,11 @@ def compare(options: Options, latency: int) -> None:
             ("httpx loop : ours", f"{walls['httpx loop'] / walls['ours']:.1f}", ""),
             ("httpx, same threads : ours", f"{walls['httpx'] / walls['ours']:.1f}", ""),
             ("ours : server's limit (wrk)", f"{walls['ours'] / walls['wrk']:.2f}", "<= 2"),
+            (
+                "conforma lookup : server's limit (wrk)",
+                f"{walls['command'] / walls['wrk']:.2f}",
+                "<= 2",
+            ),
             ("server's limit (wrk)", f"{count / walls['wrk']:.0f}/s", ""),
             ("CPU each, one thread: ours", f"{each['loop'] * 1e6:.0f} us", ""),
             (

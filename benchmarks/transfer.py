@@ -191,8 +191,11 @@ RATIOS: Final = (
     Ratio("T2", "   curl, no hash : raw", Case("curl", "many", 4, tls=True), _RAW_TLS),
     Ratio("T3", "large blobs, 4 threads : 1", Case("ours", "many", 4), Case("ours", "many"), "<= 0.65"),
     Ratio("T3", "   raw, 4 threads : 1", Case("raw", "many", 4), Case("raw", "many")),
+    Ratio("T3", "   ours : raw, 1 thread", Case("ours", "many"), Case("raw", "many")),
+    Ratio("T3", "   ours : raw, 4 threads", Case("ours", "many", 4), Case("raw", "many", 4)),
     Ratio("T4", "client CPU : hashlib alone", Case("ours", "one"), _HASH, "<= 1.6", processor=True),
     Ratio("T4", "   raw : hashlib alone", _RAW, _HASH, processor=True),
+    Ratio("T4", "   ours : raw", Case("ours", "one"), _RAW, processor=True),
     Ratio("T5", "small blobs, 4 threads : raw", Case("ours", "small", 4), _RAW_SMALL, "<= 1.8"),
     Ratio("T5", "   httpx : raw", Case("httpx", "small", 4), _RAW_SMALL),
 )
