@@ -114,7 +114,11 @@ class Partial:
             try:
                 if final.parent != self.path.parent:
                     self._files.make_directory(final.parent)
-                self._files.rename(self.path, final)
+                try:
+                    self._files.rename(self.path, final)
+                except IsADirectoryError:  # the only thing that a rename does not replace
+                    self._store.set_aside(key)
+                    self._files.rename(self.path, final)
                 if durable:
                     self._files.sync_directory(final.parent)
             except FileNotFoundError:
@@ -217,7 +221,7 @@ class LayerStore:
             descriptor = self.files.open(self.path(key))
         except OSError as error:
             if error.errno == errno.ELOOP:
-                self._set_aside(key, None)
+                self.set_aside(key)
             if error.errno in fs.ABSENT or error.errno in fs.TROUBLE:
                 return None  # what cannot be opened is fetched instead (LC-22)
             raise
@@ -237,7 +241,7 @@ class LayerStore:
 
     def quarantine(self, key: Key, handle: SharedFile) -> None:
         """Take a bad entry out of service, unless a good one has replaced it meanwhile."""
-        self._set_aside(key, handle.inode)
+        self.set_aside(key, handle.inode)
 
     def content_matches(self, key: Key, handle: SharedFile) -> bool:
         """Whether the content hashes to its name. Reads the whole file."""
@@ -283,7 +287,8 @@ class LayerStore:
                     continue
         return [path for _, path in sorted(found, reverse=True)]
 
-    def _set_aside(self, key: Key, inode: tuple[int, int] | None) -> None:
+    def set_aside(self, key: Key, inode: tuple[int, int] | None = None) -> None:
+        """Take whatever has the entry's name out of service; only ``inode`` if that is given."""
         self._on_quarantine(key)
         path = self.path(key)
         target = self.root / "quarantine" / f"{key.area}-{key.hex}.{secrets.token_hex(4)}"

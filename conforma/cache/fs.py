@@ -139,6 +139,9 @@ class FileSystem:
         self._before("unlink", path)
         try:
             os.unlink(path if within is None else path.name, dir_fd=within)
+        except IsADirectoryError:
+            # Not ours. If it is empty nothing is lost with it, else it stays.
+            os.rmdir(path if within is None else path.name, dir_fd=within)
         except OSError as error:
             if error.errno in ABSENT:
                 return False

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from conforma.cache.direct import DirectLayers
-from conforma.cache.disk import Key
+from conforma.cache.disk import Area, Key
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import CacheUnusable, DigestMismatch, SizeMismatch, TooLarge
 from conforma.oci.inflate import Limits
 from tests.cache.upstream import Gate, Sample, Upstream, sample, together
+from tests.races.layers import LAYERS
 
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE]
 STEPS = ["mkdir", "create", "write", "sync", "rename", "sync_directory"]
@@ -178,6 +179,28 @@ def test_lc_26_a_private_directory_stays_private(tmp_path: Path) -> None:
     cache.put(upstream.sample.descriptor, upstream.fetch)
     for path in [tmp_path / "c", *(tmp_path / "c").glob("v1/[!i]*/**/*")]:
         assert not path.stat().st_mode & 0o077, path
+
+
+@pytest.mark.parametrize("area", ["blobs", "layers", "tocs", "links"])
+def test_lc_05_a_directory_under_a_final_name_gives_way_to_the_entry(
+    tmp_path: Path, area: Area
+) -> None:
+    """The tar of one that was under ``layers`` was made anew for everybody who asked."""
+    what = LAYERS[1]
+    digest = what.layer.digest if area in ("blobs", "links") else what.diff_id
+    upstream = Upstream(Sample(what.plain, what.blob))
+    options = CacheOptions(tmp_path / "c", max_bytes=0, grace=0.0)
+    with SafeCache.open(options) as cache:
+        planted = cache.store.path(Key.of(area, digest))
+        planted.mkdir(parents=True)
+        layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
+        assert layer.contents().toc.keys
+        assert planted.is_file()
+        assert cache.stats.pass_through == 0
+    with SafeCache.open(options) as cache:
+        assert cache.usage().quarantined == 1
+        cache.collect()
+        assert cache.usage().quarantined == 0
 
 
 PLACES = [
