@@ -25,7 +25,8 @@ _ROLES: Final = ("root", "targets", "online")
 @command_of(
     "rotate",
     "DIRECTORY",
-    "Renew root and targets, or replace keys, in two steps.\n\nOffline, where a copy of ledger.json and metadata/ is enough, --sign prepares the next "
+    "Renew root and targets, or replace keys, in two steps.\n\n"
+    "Offline, where a copy of ledger.json and metadata/ is enough, --sign prepares the next "
     "root and targets and signs them; every further holder of a key adds a signature with --sign. "
     "Then --publish publishes them, online. Signing with the key of a role renews that role; keys "
     "change only if new ones are named. Readers follow from the root that they have.",

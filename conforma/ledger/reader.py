@@ -8,6 +8,7 @@ renewed (freeze) is refused once its timestamp expires.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import threading
@@ -29,6 +30,9 @@ ROOT: Final = "CONFORMA_LEDGER_ROOT"
 _MAX_ROOT: Final = 512_000
 _LOCK_SECONDS: Final = 30.0
 _HERE: Final = "ledger:/"
+_WHICH_ROOT: Final = (
+    "give a copy of the ledger's metadata/1.root.json that was taken when the ledger was made"
+)
 
 
 class Found(Struct, frozen=True):
@@ -139,10 +143,7 @@ def trusted_root(location: str, given: str = "", environ: Mapping[str, str] = os
     must give one. Raises ``InputError``, or ``LedgerError`` if there is none.
     """
     if named := given or environ.get(ROOT, ""):
-        try:
-            return Path(named).read_bytes()[:_MAX_ROOT]
-        except OSError as cause:
-            raise InputError(f"{named}: {cause.strerror}") from cause
+        return _root_in(named, "--root" if given else ROOT)
     with _explained(location):
         if not location.startswith(("http://", "https://")):
             return (Path(location) / "metadata" / "1.root.json").read_bytes()[:_MAX_ROOT]
@@ -150,6 +151,38 @@ def trusted_root(location: str, given: str = "", environ: Mapping[str, str] = os
 
         url = f"{location.rstrip('/')}/metadata/1.root.json"
         return Urllib3Fetcher().download_bytes(url, _MAX_ROOT)
+
+
+def _root_in(named: str, source: str) -> bytes:
+    """The content of a file that holds root metadata. Raises ``InputError``."""
+    from tuf.api.metadata import Metadata, Root
+    from tuf.api.serialization import DeserializationError
+
+    try:
+        with Path(named).open("rb") as file:
+            content = file.read(_MAX_ROOT + 1)
+    except OSError as cause:
+        reason = (cause.strerror or str(cause)).lower()
+        raise InputError(f"{source}: open {named}: {reason}", hint=_WHICH_ROOT) from cause
+    try:
+        signed = Metadata.from_bytes(content).signed if len(content) <= _MAX_ROOT else None
+        what = f"it is {signed.type} metadata" if signed else f"it has over {_MAX_ROOT} bytes"
+    except DeserializationError as cause:
+        signed, what = None, _shape(cause.__cause__)
+    if not isinstance(signed, Root):
+        raise InputError(
+            f"{source}: {named} is not the root metadata of a ledger: {what}", hint=_WHICH_ROOT
+        )
+    return content
+
+
+def _shape(fault: BaseException | None) -> str:
+    """What is wrong with a document that cannot be metadata."""
+    if isinstance(fault, KeyError):
+        return f"it has no {fault.args[0]}"
+    if isinstance(fault, json.JSONDecodeError | UnicodeDecodeError):
+        return f"it is no JSON: {fault}"
+    return "it is no signed metadata"
 
 
 def memory_of(location: str, root: bytes, environ: Mapping[str, str] = os.environ) -> Path:

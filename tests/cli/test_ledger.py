@@ -37,6 +37,40 @@ def summary(tmp_path: Path, name: str) -> tuple[str, Digest]:
     return str(file), digest
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"garbage", "it is no JSON: Expecting value"),
+        (b'{"signatures": []}', "it has no signed"),
+        (b"[]", "it is no signed metadata"),
+        (b" " * 600_000, "it has over 512000 bytes"),
+        ("timestamp.json", "it is timestamp metadata"),
+        (None, "no such file or directory"),
+    ],
+)
+def test_a_root_that_is_none_is_told_from_a_ledger_that_is_damaged(
+    ledger: Path,
+    tmp_path: Path,
+    content: bytes | str | None,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = tmp_path / "given.json"
+    if isinstance(content, str):
+        content = (ledger / "metadata" / content).read_bytes()
+    if content is not None:
+        root.write_bytes(content)
+    capsys.readouterr()
+    assert run(["ledger", "verify", str(ledger), f"--root={root}"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: --root: ") and str(root) in error and reason in error
+    assert "metadata/1.root.json" in hint
+    monkeypatch.setenv("CONFORMA_LEDGER_ROOT", str(root))
+    assert run(["ledger", "verify", str(ledger)]) == 1
+    assert capsys.readouterr().err.startswith("Error: CONFORMA_LEDGER_ROOT: ")
+
+
 def test_publish_then_get_then_verify(
     ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
