@@ -90,8 +90,7 @@ class Export:
             if root is None:
                 continue
             needed = frozenset(part.descriptor.digest for part in parts_of(digest, self._read))
-            if needed <= self._wanted.keys():
-                self._roots.append((Reference("", "", None, digest), root, needed))
+            self._roots.append((Reference("", "", None, digest), root, needed))
 
     def run(self, cancellation: Cancellation, watch: Watch) -> Exported:
         """All that is wanted, and right, is at the destination.

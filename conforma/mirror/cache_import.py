@@ -72,11 +72,6 @@ class Import:
         keep all of it, ``RegistryUnreachable`` if the layout cannot be read,
         and ``Interrupted``.
         """
-        if not self._cache.store.writable:
-            raise CacheUnusable(
-                f"cannot import into {self._cache.options.directory}: it is read-only",
-                hint="choose another directory with --cache-dir or EC_CACHE_DIR",
-            )
         parts = self._parts()
 
         def bring(part: Part) -> None:

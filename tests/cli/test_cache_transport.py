@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from conforma.cli.root import run
-from conforma.oci.digest import Digest
+from conforma.oci import media_types
+from conforma.oci.digest import DiffID, Digest
 from conforma.oci.layout import Layout
 from conforma.oci.reference import Reference
-from conforma.serve.images import Member, image_of, layer_of, random_member
+from conforma.serve.images import Layer, Member, image_of, layer_of, random_member
 from conforma.serve.signing import Signer
 from conforma.serve.statements import Build, provenance_v1
-from tests.cli.program import finish, run_program, start
+from tests.cli.program import finish, read_only, run_program, run_with_mounts, start
 from tests.cli.shop import Outcome, Shop
 
 SIZE = 200_000
@@ -247,6 +248,59 @@ def test_a_bad_blob_is_refused_by_an_import_and_its_neighbours_are_taken(warm: S
     assert not entry(warm, victim, "there").exists()
     assert entry(warm, shared, "there").exists()
     assert cache(warm, "verify", directory="there").status == 0
+
+
+def test_a_read_only_cache_takes_nothing_in_and_says_so(warm: Shop) -> None:
+    place = warm.directory / "layout"
+    assert cache(warm, "export", str(place)).status == 0
+    directory = warm.directory / "cache"
+    arguments = ["cache", "import", str(place), "--cache-dir", str(directory)]
+    done = run_with_mounts(read_only(directory), arguments)
+    assert done.status == 3
+    assert f"cannot change the cache {directory}: it is read-only for us" in done.err
+
+
+def test_a_blob_that_the_cache_has_cut_short_is_brought_in_again(warm: Shop) -> None:
+    place = warm.directory / "layout"
+    assert cache(warm, "export", "--images", snapshot(warm), str(place)).status == 0
+    victim = entry(warm, layers(warm, "web")[0])
+    victim.chmod(0o600)
+    victim.write_bytes(victim.read_bytes()[:100])
+    report = json.loads(cache(warm, "import", str(place), "--json").out)
+    assert (report["blobs"], report["present"], report["bad"]) == (1, 6, [])
+    assert cache(warm, "verify").status == 0
+
+
+def test_a_layer_that_is_no_archive_is_taken_in_as_the_blob_it_is(shop: Shop) -> None:
+    blob = b"no archive at all"
+    layer = Layer(blob, Digest.of(blob), DiffID.of(blob), media_types.OCI_LAYER_GZIP)
+    image_of([layer]).put(shop.server.store, "shop/odd", "1.0")
+    place = shop.directory / "layout"
+    image = f"{shop.server.host}/shop/odd:1.0"
+    assert run(["mirror", "--image", image, "--to", f"oci:{place}", "--progress=none"]) == 0
+    done = cache(shop, "import", str(place), "--json")
+    assert done.status == 0, done.err
+    report = json.loads(done.out)
+    assert (report["blobs"], report["layers"], report["bad"]) == (3, 0, [])
+
+
+def test_cached_content_must_be_offered_where_that_is_asked_for(warm: Shop) -> None:
+    """The manifest of an image is in another repository, its configuration and layers are not."""
+    image = warm.images["web"]
+    warm.server.store.repository("shop/copy").put_manifest(
+        image.manifest, image.media_type, tag="1.0"
+    )
+    signer = Signer(warm.server.store, "shop/copy", warm.key)
+    signer.sign(image.digest)
+    signer.attest(image.digest, provenance_v1(Build(f"{warm.server.host}/shop/copy", image.digest)))
+    copy = f"{warm.server.host}/shop/copy@{image.digest}"
+    warm.components[:] = [{"name": "copy", "containerImage": copy}]
+    policy, directory = warm.policy(warm.rules(RULE)), str(warm.directory / "cache")
+    done = warm.validate(policy=policy, cache_dir=directory)
+    assert done.status == 0, done.err
+    done = warm.validate("--cache-proof", policy=policy, cache_dir=directory)
+    assert done.status == 3
+    assert "BLOB_UNKNOWN" in done.out + done.err
 
 
 def small_files() -> None:

@@ -87,6 +87,21 @@ def test_what_an_earlier_download_left_is_replaced(
         assert tree(place) == {"kept.rego": "package new\n"}
 
 
+def test_a_link_in_the_place_of_a_download_is_replaced_and_not_followed(
+    source: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "fetched" / "policy" / name_of(str(source))
+    place.parent.mkdir(parents=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious").write_text("kept")
+    place.symlink_to(mine)
+    assert run(["fetch", "policy", "-s", str(source), "-d", str(tmp_path / "fetched")]) == 0
+    assert tree(mine) == {"precious": "kept"}
+    assert not place.is_symlink()
+    assert tree(place) == {"main.rego": RULES}
+
+
 def test_a_working_directory_is_new_and_stays(
     source: Path,
     tmp_path: Path,

@@ -220,6 +220,7 @@ def test_names_are_in_the_order_of_files_and_rows(
         (["--rule=kitty.purr"], []),
         (["--package=dogs"], ["dogs.violation", "(No annotations found)", "--", "dogs.7"]),
         (["--package=kitty"], []),
+        (["--package=policy"], []),
         (["--collection=cats"], ["policy.kitty.purr"]),
         (["--collection=other"], []),
         (["--collection=cats", "--rule=7"], ["policy.kitty.purr", "dogs.7"]),
@@ -271,6 +272,12 @@ def test_what_was_downloaded_is_kept_where_that_is_asked_for(
     assert done.status == 0
     (place,) = (tmp_path / "kept" / "policy").iterdir()
     assert (place / "kitty.rego").read_text() == RULES
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "dogs.rego").write_text(DOGS)
+    sources = ["-s", rules, "-s", str(other)]
+    assert run_conforma("inspect", "policy", *sources, "-d", str(tmp_path / "both")).status == 0
+    assert len(list((tmp_path / "both" / "policy").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -323,6 +323,34 @@ def test_a_policy_may_have_a_key(desk: Desk) -> None:
     assert report["filepaths"][0]["violations"][0]["msg"].strip() == key.strip()
 
 
+def test_of_a_key_and_an_identity_rules_are_given_the_key(desk: Desk) -> None:
+    given = "data.config.default_sigstore_opts.certificate_identity"
+    desk.write(
+        "named/main.rego",
+        f"package main\nimport rego.v1\ndeny contains msg if msg := {given}\n"
+        f'warn contains "none" if {given} == ""',
+    )
+    identity = {"subject": "me@example.com", "issuer": "https://issuer.example"}
+    sources = [{"policy": ["./named"]}]
+    alone = {"identity": identity, "sources": sources}
+    (found,) = desk.results("good.yaml", policy=json.dumps(alone))
+    assert [one["msg"] for one in found["violations"]] == ["me@example.com"]
+    both = alone | {"publicKey": SigningKey.generate().public_pem}
+    (found,) = desk.results("good.yaml", policy=json.dumps(both))
+    assert found["violations"] == []
+
+
+def test_rules_know_the_directory_of_a_file(desk: Desk) -> None:
+    desk.write(
+        "where/main.rego",
+        "package main\nimport rego.v1\ndeny contains msg if msg := data.conftest.file.dir",
+    )
+    desk.write("docs/one.yaml", "a: 1")
+    policy = json.dumps({"sources": [{"policy": ["./where"]}]})
+    (found,) = desk.results("docs/one.yaml", policy=policy)
+    assert [one["msg"] for one in found["violations"]] == ["docs"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -223,6 +223,27 @@ def test_holders_of_keys_sign_one_after_the_other_until_there_are_enough(place: 
         prepare(place, Change(), key(place, "root"), name="again")
 
 
+def test_fewer_keys_of_root_need_fewer_signatures(place: Place) -> None:
+    place.make()
+    crew = [CryptoSigner.generate_ed25519() for _ in range(2)]
+    team = Change(root=tuple(one.public_key for one in crew), threshold=2)
+    adopt(place, prepare(place, team, key(place, "root"), *crew))
+    alone = prepare(place, Change(root=(crew[0].public_key,)), *crew, name="alone")
+    adopt(place, alone)
+    with place.open() as ledger:
+        assert ledger.state.root.roles["root"].threshold == 1
+
+
+def test_another_root_of_the_same_version_is_not_replaced(place: Place) -> None:
+    place.make()
+    ours = prepare(place, Change(), key(place, "root"))
+    there = place.directory / "metadata/2.root.json"
+    there.write_bytes(b"a root that somebody else has signed")
+    with pytest.raises(LedgerUnverified, match=r"2\.root\.json: is there already, with other"):
+        adopt(place, ours)
+    assert there.read_bytes() == b"a root that somebody else has signed"
+
+
 def spoilt(where: Path, name: str, change: Callable[[Any], None]) -> None:
     metadata: Metadata[Any] = Metadata.from_file(str(where / name))
     change(metadata.signed)
