@@ -141,7 +141,8 @@ class Space:
                 target = int(self._max_bytes * _LOW_WATER)
             if at_least:
                 target = min(target, total - max(at_least, total // 10))
-            for file in sorted(files, key=lambda f: f.used):
+            now = time.time()
+            for file in sorted(files, key=lambda f: abs(now - f.used), reverse=True):
                 if total <= target:
                     break
                 if file.key is not None and not file.is_partial and self._remove(file):
@@ -244,5 +245,7 @@ class Space:
             status = entry.stat(follow_symlinks=False)
         except OSError:
             return
-        used = max(status.st_mtime, fact.used) if fact else status.st_mtime
+        now, used = time.time(), status.st_mtime
+        if fact is not None and abs(now - fact.used) < abs(now - used):
+            used = fact.used  # the nearer one: a clock may have been ahead when either was written
         yield Stored(Path(entry.path), key, status.st_blocks * _BLOCK, status.st_mtime, used)

@@ -201,6 +201,7 @@ def test_lc_31_accounting_agrees_with_a_walk_over_the_directory(tmp_path: Path) 
         upstream = Upstream(sample(number, 50_000 + number))
         layer = cache.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
         layer.uncompressed().close()
+    cache.close()  # the last blob has its name by then
     partial = cache.store.begin(Key("blobs", "sha256", "b" * 64))
     partial.write(b"x" * 10_000)
     files = [
@@ -293,6 +294,23 @@ def test_lc_21_a_clock_that_jumped_keeps_no_leftover_for_ever(tmp_path: Path) ->
     cache.collect()
     assert not partial.path.exists()
     partial.discard()
+
+
+def test_lc_21_what_a_clock_that_was_ahead_stored_does_not_stay_for_ever(tmp_path: Path) -> None:
+    """It was always the last to go, so what came after the clock was right had no room."""
+    with opened(tmp_path / "c", max_bytes=0) as cache:
+        ahead, today, in_use = (fill(cache, name) for name in ("ahead", "today", "in use"))
+        age_blob(cache, ahead, -1e9)
+        age_blob(cache, today, 3600)
+        age_blob(cache, in_use, -1e9)
+    for name in (tmp_path / "c/v1/index").iterdir():
+        name.unlink()
+    with opened(tmp_path / "c", max_bytes=0) as cache:
+        cache.layer(in_use.sample.descriptor, None, in_use.fetch).compressed().close()
+    with opened(tmp_path / "c", max_bytes=250_000) as cache:
+        cache.collect()
+        there = [present(cache, upstream) for upstream in (ahead, today, in_use)]
+    assert there == [False, True, True]
 
 
 class Bomb:
