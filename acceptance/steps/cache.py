@@ -140,7 +140,9 @@ def damage_export(world: World, place: str) -> None:
 
 @then("the small disk holds nothing but whole layers")
 def whole_layers_on_small_disk(world: World) -> None:
-    assert_whole(whole(world.directory / "kept"))
+    kept = whole(world.directory / "kept")
+    assert kept, "nothing was stored at all"
+    assert_whole(kept)
 
 
 @then("the first shared layer was asked for twice, the second time only its rest")

@@ -66,11 +66,6 @@ def has_result_because(world: World, name: str, kind: str, code: str, reason: st
     assert any(reason in message for message in messages), messages
 
 
-@then(parsers.re(r'"(?P<name>[^"]+)" has no (?P<kind>violations|warnings)$'))
-def has_none(world: World, name: str, kind: str) -> None:
-    assert world.outcome.component(name).get(kind, []) == []
-
-
 @then(parsers.parse('every component has {count:d} times the violation "{code}"'))
 def each_has_result(world: World, count: int, code: str) -> None:
     for name in world.images:

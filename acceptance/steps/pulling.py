@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shlex
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,7 +56,7 @@ def pull_at_once(world: World, server: str, pulls: list[Pulled], count: int) -> 
 @when(parsers.parse('the release is validated through the server with "{options}"'))
 def validate_through(world: World, server: str, options: str) -> None:
     mirror = f"--registry-mirror={world.registry.host}={server}?final"
-    world.validate(f"--images={world.write_snapshot()}", mirror, options)
+    world.validate(f"--images={world.write_snapshot()}", mirror, *shlex.split(options))
 
 
 @when("a client pushes an image to the server")
@@ -100,6 +101,7 @@ def complete(world: World, pulls: list[Pulled]) -> None:
 @then("no client got the damaged layer")
 def withheld(world: World, pulls: list[Pulled]) -> None:
     damaged = str(shared_layers(world)[0])
+    assert pulls
     for pulled in pulls:
         assert damaged not in pulled
         assert str(shared_layers(world)[1]) in pulled
