@@ -14,12 +14,17 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from conforma.cache.origins import Origin
 from conforma.errors import RegistryUnreachable
 from conforma.findings import PolicyWarning, Success, Violation
+from conforma.oci.digest import Digest
+from conforma.policy.presentation import Findings
+from conforma.report import input_report
 from conforma.report.formats import FORMATS, Options, render
 from conforma.report.wrapping import harmless
-from conforma.validate.result import Report
-from tests.report.samples import HOSTILE, component, report, text_of
+from conforma.validate.input_result import InputReport, InputResult
+from conforma.validate.result import Effort, Report
+from tests.report.samples import CREATED, HOSTILE, component, report, text_of
 
 each = pytest.mark.parametrize("message", HOSTILE, ids=range(len(HOSTILE)))
 HARMLESS = {"\n", "\t", "✕", "✓", "›", "😀", "…", "–", "·", "\ufeff"} | set(
@@ -124,6 +129,72 @@ def test_json_formats_say_exactly_what_there_is(message: str) -> None:
     assert summary["components"][1]["error"] == said
     details = json.loads(text_of(whole, "vsa"))["summary"]["component_details"]
     assert details[0]["name"] == said
+
+
+@each
+def test_provenance_is_one_line_that_says_exactly_what_there_is(message: str) -> None:
+    said = message.replace("\ud800", "\ufffd")
+    digest = Digest.of(b"a layer")
+    origin = Origin(digest, 1, message, "registry", message, 0.0, 1, (message,))
+    signer = {"signer": {"identity": message, "issuer": message}, "log": [message]}
+    result = component(message, message, provenance={"signatures": [signer], "attestations": []})
+    whole = report(result, component(message, "another"), effort=Effort(origins=(origin,)))
+    text = text_of(whole, "provenance")
+    assert not set(text) & {*map(chr, range(0x20)), "\u2028", "\u2029"}
+    document = json.loads(text)
+    assert document["components"] == [
+        {
+            "name": said,
+            "containerImage": said,
+            "success": True,
+            "signatures": [
+                {"signer": {"identity": said, "issuer": said}, "log": [said]},
+            ],
+            "attestations": [],
+            "content": [str(digest)],
+        },
+        {"name": said, "containerImage": "another", "success": True, "content": []},
+    ]
+    kind = {"mediaType": said} if said else {}
+    place = {"place": said} if said else {}
+    assert document["content"] == [
+        {"digest": str(digest), "size": 1, **kind, "source": "registry", **place, "uses": 1}
+    ]
+
+
+def about_inputs(text: str) -> InputReport:
+    """A report on two documents in which every text is ``text``."""
+    metadata = {"code": text, "term": [text, "b"], "title": text, "description": text}
+    found = Findings(
+        violations=(Violation(text, metadata),),
+        warnings=(PolicyWarning(text, metadata),),
+        successes=(Success(text, metadata),),
+    )
+    return InputReport(
+        (InputResult(text, found), InputResult("b", found)),
+        policy={"name": text},
+        version=text,
+        effective_time=text,
+        created=CREATED,
+        show_successes=True,
+    )
+
+
+@each
+def test_reports_on_documents_are_as_harmless(message: str) -> None:
+    whole = about_inputs(message)
+    said = message.replace("\ud800", "\ufffd")
+    shown = "".join(input_report.render(whole, "text", Options(show_successes=True)))
+    assert set(shown) - HARMLESS == set()
+    assert shown.count("\nSuccess: ") == 0, "a message must not forge a line of the head"
+    as_json = json.loads("".join(input_report.render(whole, "json", Options())))
+    assert as_json["filepaths"][0]["filepath"] == said
+    assert as_json["filepaths"][0]["violations"][0]["msg"] == said
+    assert yaml.safe_load("".join(input_report.render(whole, "yaml", Options()))) == as_json
+    summary = json.loads("".join(input_report.render(whole, "summary", Options())))
+    assert summary["filepaths"][0]["violations"] == ({said: [said]} if said else {})
+    totals = "".join(input_report.render(whole, "appstudio", Options()))
+    assert json.loads(totals)["failures"] == 2 and len(totals) < 500
 
 
 @each
