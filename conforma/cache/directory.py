@@ -64,7 +64,8 @@ def mode(root: Path, files: fs.FileSystem, *, writable: bool) -> str:
         if not probe.exists():
             files.make_directory(probe.parent)
             os.close(files.create(probe))
-    return "read-write" if fs.locks_work(probe) else "read-write without locks"
+    how = "read-write" if fs.locks_work(probe) else "read-write without locks"
+    return f"{how}, without an index (network file system)" if fs.is_network(root) else how
 
 
 def _unusable(directory: Path, why: str | None) -> CacheUnusable:

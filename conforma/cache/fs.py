@@ -38,6 +38,12 @@ TROUBLE: Final = frozenset(
 )
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+# Each line: ids, major:minor, root, place, options, " - ", type, source (proc_pid_mountinfo(5)).
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NETWORK: Final = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "ceph", "lustre", "gpfs", "beegfs", "afs",
+    "glusterfs", "orangefs", "ocfs2", "gfs2", "9p", "virtiofs", "fuse",
+})  # fmt: skip
 
 
 def no_step(name: str, path: Path) -> None:
@@ -192,6 +198,26 @@ def locks_work(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def is_network(path: Path) -> bool:
+    """Whether other machines may change the file system of ``path``, as far as Linux tells.
+
+    What runs in user space counts as such: nobody knows where it keeps its files.
+    Where nothing is known of mounts, it is none.
+    """
+    try:
+        device = path.stat().st_dev
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.splitlines():
+        mount, _, rest = line.partition(" - ")
+        fields, kind = mount.split(), rest.partition(" ")[0]
+        if len(fields) > 2 and fields[2] == number:
+            return kind.partition(".")[0] in _NETWORK
+    return False
 
 
 def pin(descriptor: int) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Final, NoReturn
 import diskcache
 from diskcache.core import MODE_RAW, UNKNOWN
 
+from conforma.cache.fs import is_network
+
 _LONGEST: Final = 4096
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """The last is what a database says that has other tables."""
@@ -25,8 +27,12 @@ def opened(directory: Path, **settings: Any) -> Any:
     """The database in ``directory``, which is made if need be.
 
     Raises what diskcache raises, and ``OSError`` where a symlink stands: who shares the
-    cache could have us write to another database with it, or over another file (LC-26).
+    cache could have us write to another database with it, or over another file (LC-26);
+    also on a network file system, where its write-ahead log cannot be shared and two
+    machines would damage it (sqlite.org/wal.html, "Disadvantages").
     """
+    if is_network(directory.parent):
+        raise OSError(errno.EOPNOTSUPP, "no database on a network file system", str(directory))
     for path in (directory, *directory.glob("cache.db*")):
         if path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conforma.cache import fs
 from conforma.cache.direct import DirectLayers
 from conforma.cache.disk import Area, Key
 from conforma.cache.options import CacheOptions
@@ -460,3 +461,46 @@ def test_lc_25_the_mode_says_that_the_file_system_has_no_locks(
         probes = len(asked)
         assert cache.stats.mode == cache.stats.mode == "read-write without locks"
         assert len(asked) == probes == 1  # looked at once
+
+
+def remote(path: Path) -> str:
+    """What the kernel says of mounts if the file system of ``path`` is one of another machine."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return (
+        f"21 20 {number}0 / / rw - ext4 /dev/sda rw\n"
+        f"22 20 {number} /export /mnt rw,relatime shared:1 - nfs4 server:/export rw,vers=4.2\n"
+    )
+
+
+def test_fault_110_two_machines_share_no_database_over_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text(remote(tmp_path))
+    monkeypatch.setattr(fs, "_MOUNTS", tmp_path / "mounts")
+    upstream = Upstream(sample())
+    what = upstream.sample
+    for leaders in (1, 0):
+        with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+            layer = cache.put(what.descriptor, upstream.fetch)
+            assert layer.compressed().read() == what.blob
+            cache.content().note("tag", "meaning")
+            assert cache.content().recall("tag") is None
+            assert cache.stats.leaders == leaders
+            assert cache.stats.mode == "read-write, without an index (network file system)"
+    assert upstream.requests == 1
+    assert list((tmp_path / "c").rglob("*.db*")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [("ext4", False), ("overlay", False), ("tmpfs", False), ("fuse.sshfs", True), ("cifs", True)],
+)
+def test_fault_110_a_network_is_told_by_the_type_of_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, network: bool
+) -> None:
+    (tmp_path / "mounts").write_text(remote(tmp_path).replace("nfs4", kind))
+    monkeypatch.setattr(fs, "_MOUNTS", tmp_path / "mounts")
+    assert fs.is_network(tmp_path) is network
+    monkeypatch.setattr(fs, "_MOUNTS", tmp_path / "missing")
+    assert not fs.is_network(tmp_path)
