@@ -21,6 +21,7 @@ from conforma.serve.faults import Fault, Gate
 from conforma.serve.registry import RegistryServer
 from tests.cli.program import LIMIT, run_program, start
 from tests.oci.scenery import until
+from tests.report.samples import HOSTILE
 
 pytestmark = pytest.mark.slow
 
@@ -233,6 +234,16 @@ def test_what_cannot_be_judged_is_refused_with_the_reason(
     assert answer.status == 400
     if reason is not None:
         assert reason in answer.headers["X-Conforma-Reason"]
+
+
+@pytest.mark.parametrize("message", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_document_cannot_write_headers_or_log_lines(service: Service, message: str) -> None:
+    twice = json.dumps(message)
+    answer = service.ask("POST", PATH, f"{{{twice}: 1, {twice}: 2}}")
+    assert answer.text == '{"error":"request body is not valid JSON or YAML","status":400}\n'
+    assert answer.headers["X-Conforma-Reason"].isprintable()
+    assert len(answer.headers["X-Conforma-Reason"]) < 2000
+    assert answer.headers.keys() == {"Content-Length", "Content-Type", "X-Conforma-Reason"}
 
 
 def test_a_single_json_value_is_a_document(service: Service) -> None:
