@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from conforma.cache.aside import Aside, Cores
 from conforma.cache.disk import DiskTrouble, Key, LayerStore
 from conforma.cache.follow import Follower
 from conforma.cache.handles import SharedFile
@@ -62,6 +63,7 @@ class Derivation:
         self._counters = counters
         self._space = space
         self._boot = current_boot()
+        self._cores = Cores()
         self._links: dict[Digest, Link] = {}
 
     def link(self, digest: Digest) -> Link | None:
@@ -126,13 +128,19 @@ class Derivation:
         sink = CacheSink(
             self._store, link_key, strict=self._options.strict, make_room=self._space.make_room
         )
+
+        def look(piece: bytes) -> None:
+            hasher.update(piece)
+            maker.feed(piece)
+
         try:
             try:
-                for piece in inflated(source.blocks(), media_type, self._options.limits, what):
-                    flight.raise_if_abandoned()
-                    hasher.update(piece)
-                    sink.write(piece)
-                    maker.feed(piece)
+                with Aside(look, self._cores) as looking:
+                    for piece in inflated(source.blocks(), media_type, self._options.limits, what):
+                        flight.raise_if_abandoned()
+                        looking.feed(piece)
+                        sink.write(piece)
+                    looking.finish()
             except IntegrityError:
                 source.finish()  # a download that went wrong explains it better
                 raise

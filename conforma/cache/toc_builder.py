@@ -49,9 +49,10 @@ class TocBuilder:
             here = place + last
             if here not in self._rows and here not in self._inhabited:
                 self._order += 1
-                self._rows[here] = Row._make(
-                    (kind, mode, uid, gid, size, offset, mtime, crc, self._order, target, fragments)
-                )
+                self._rows[here] = tuple.__new__(
+                    Row,
+                    (kind, mode, uid, gid, size, offset, mtime, crc, self._order, target, fragments),
+                )  # fmt: skip
                 return
         path = clean(name)
         link: str | None = target
