@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JSON: Final = Flag(["--json", "-j", "as_json"], type=GoBool(), help="One line of JSON.")
 _DIRECTORY: Final = Flag(["--cache-dir"], default="", help="Directory of the cache (EC_CACHE_DIR).")
 _SIZE: Final = Flag(
-    ["--cache-size"], default="", help="Limit of the cache, as 20GiB (EC_CACHE_SIZE)."
+    ["--cache-size"], default="", help="Limit of the cache, 20GiB unless given (EC_CACHE_SIZE)."
 )
 
 

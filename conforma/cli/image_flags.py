@@ -114,8 +114,11 @@ def image_flags() -> list[Flag]:
         ),
         _bool("no-cache", "Do not cache layers on disk (EC_CACHE=false)."),
         _text("cache-dir", "Directory of the layer cache (EC_CACHE_DIR)."),
-        _text("cache-size", "Limit of the layer cache, as 20GiB (EC_CACHE_SIZE)."),
-        _text("cache-verify", "Hash cached entries again: off, once in a run, or always."),
+        _text("cache-size", "Limit of the layer cache, 20GiB unless given (EC_CACHE_SIZE)."),
+        _text(
+            "cache-verify",
+            "Hash cached entries again: off, once in a run, or always; off unless given.",
+        ),
         _bool(
             "cache-proof",
             "Use cached layers only where the repository is known to offer them, for a cache that "

@@ -99,23 +99,20 @@ def verify(ctx: click.Context, /, **flags: Any) -> None:
 @click.pass_context
 def serve(ctx: click.Context, /, **flags: Any) -> None:
     """Serve metadata and targets, and nothing else."""
+    from conforma.cli.network import listen_address
     from conforma.cli.signals import run_until_told
     from conforma.ledger import web
     from conforma.ledger.ledger import read_config
 
     (directory,) = words(ctx, 1, "the directory of the ledger")
     read_config(Path(directory))
-    host, _, port = flags["listen"].rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise InputError(
-            f"--listen: {flags['listen']} is not HOST:PORT", hint="write it as 127.0.0.1:8080"
-        )
-    host = host or "127.0.0.1"
+    host, port = listen_address(flags["listen"])
     with (
         run_until_told(timeout_given(ctx)) as cancellation,
-        web.serve(Path(directory), host.strip("[]"), int(port)) as server,
+        web.serve(Path(directory), host, port) as server,
     ):
-        click.echo(f"serving {directory} at http://{host}:{server.server_port}")
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"serving {directory} at http://{shown}:{server.server_port}")
         sys.stdout.flush()
         cancellation.on_cancel(server.shutdown)
         server.serve_forever()

@@ -50,7 +50,7 @@ _ROLES: Final = ("root", "targets", "online")
         ["--old-key"],
         default="",
         help="The online key that is being replaced: with it readers notice nothing. Leave it "
-        "away if it is in the wrong hands.",
+        "out if it is in the wrong hands.",
     ),
 )
 @click.pass_context

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from conforma.cli.command import Flag, GoCommand
+from conforma.cli.command import Flag, GoCommand, given
 from conforma.cli.gotypes import GoBool, GoInt, GoList
 from conforma.cli.options import Globals
 
@@ -75,5 +75,4 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     """Mirror, print the summary, and return the exit status."""
     from conforma.cli.mirror_run import MirrorOptions, run
 
-    limited = ctx.get_parameter_source("timeout") is click.core.ParameterSource.COMMANDLINE
-    return run(MirrorOptions(**flags), Globals(**ctx.obj), limited=limited)
+    return run(MirrorOptions(**flags), Globals(**ctx.obj), limited=given(ctx, "timeout"))

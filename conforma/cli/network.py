@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from conforma.errors import InputError
 
 if TYPE_CHECKING:
     from conforma.cli.options import CacheChoice, Globals
@@ -22,6 +25,19 @@ if TYPE_CHECKING:
     from conforma.oci.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Host and port that a ``--listen`` names; without a host every address of this machine.
+
+    An IPv6 address is in brackets. Raises ``InputError``.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise InputError(
+            f"--listen: {text!r} is not ADDRESS:PORT", hint="write it as 127.0.0.1:8080"
+        )
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as every server reads ":5000"
 
 
 def registry_options(

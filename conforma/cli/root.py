@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "serve": ("conforma.cli.serve:command", "Serve images of other registries from the cache"),
     "sigstore": ("conforma.cli.sigstore:command", "Manage what signatures are verified with"),
     "track": ("conforma.cli.track:command", "Record which Tekton tasks are trusted"),
-    "validate": ("conforma.cli.validate:command", "Validate images before their release"),
+    "validate": ("conforma.cli.validate:command", "Validate images, documents and policies"),
     "version": ("conforma.cli.version:command", "Print version information"),
 }
 if os.environ.get("EC_EXPERIMENTAL") == "1":
@@ -64,7 +64,8 @@ _BUG: Final = 3
             ["--timeout"],
             type=GoDuration(),
             default=Duration(300.0),
-            help="Limit for the whole run; 0 for none.",
+            help="Limit for the whole run; 0 for none. What mirrors or serves has one only if it is "
+            "given.",
         ),
         Flag(["--kubeconfig"], default="", help="Path of the Kubernetes configuration."),
         Flag(

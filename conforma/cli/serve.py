@@ -77,7 +77,11 @@ class ServeOptions(Struct, frozen=True):
         ),
         Flag(["--no-cache"], type=GoBool(), help="Keep nothing on disk (EC_CACHE=false)."),
         Flag(["--cache-dir"], default="", help="Directory of the layer cache (EC_CACHE_DIR)."),
-        Flag(["--cache-size"], default="", help="Limit of the cache, as 20GiB (EC_CACHE_SIZE)."),
+        Flag(
+            ["--cache-size"],
+            default="",
+            help="Limit of the cache, 20GiB unless given (EC_CACHE_SIZE).",
+        ),
     ],
     help="Serve images of other registries, read only: each blob is downloaded once, however many "
     "clients want it, kept in the layer cache, and sent on while it arrives. For skopeo, podman, "
@@ -172,10 +176,11 @@ def _upstream_client(
 
 def _listening(options: ServeOptions, handler: PullThrough, metrics: Metrics) -> Server:
     """The server, listening. Raises ``InputError`` if it cannot listen there."""
+    from conforma.cli.network import listen_address
     from conforma.serve.limits import Limits
     from conforma.serve.server import Server
 
-    address, port = _address(options.listen)
+    address, port = listen_address(options.listen)
     try:
         return Server(
             handler,
@@ -187,13 +192,6 @@ def _listening(options: ServeOptions, handler: PullThrough, metrics: Metrics) ->
         )
     except OSError as cause:
         raise InputError(f"--listen: {options.listen}: {cause.strerror}") from cause
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise InputError(f"--listen: {text!r} is not ADDRESS:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as every server reads ":5000"
 
 
 def _access(options: ServeOptions) -> Any:

@@ -11,7 +11,7 @@ from conforma.cli.image_flags import image_flags, image_options
 
 command = LazyGroup(
     name="validate",
-    help="Validate images before their release, and documents.",
+    help="Validate images before their release, documents and policies.",
     commands_at={
         "image": ("conforma.cli.validate:image", "Validate images against a policy"),
         "input": (

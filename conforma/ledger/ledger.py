@@ -30,7 +30,9 @@ class Ledger:
     ) -> None:
         """``root`` is the root metadata to trust, by default the first of the ledger.
 
-        Later ones are followed up to version ``newest_root``, if it is given. Raises ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify."""
+        Later ones are followed up to version ``newest_root``, if it is given. Raises
+        ``LedgerError``, ``LedgerUnverified`` if the metadata does not verify.
+        """
         self.directory = directory
         self.config = read_config(directory)
         self.storage = LocalDirectory(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -75,8 +76,11 @@ def serve(directory: Path, host: str, port: int) -> ThreadingHTTPServer:
             except OSError:  # falling short of the promised length is the way to tell
                 self.close_connection = True
 
+    class Listener(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
     try:
-        return ThreadingHTTPServer((host, port), Handler)
+        return Listener((host, port), Handler)
     except OSError as cause:
         raise InputError(f"cannot listen on {host}:{port}: {cause.strerror}") from cause
 
