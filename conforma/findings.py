@@ -33,6 +33,8 @@ class Finding(Struct, frozen=True):
     def terms(self) -> tuple[str, ...]:
         """The finding's terms; a single string counts as one."""
         term = self.metadata.get("term")
+        if term is None:
+            return ()
         if isinstance(term, str):
             return (term,)
         if isinstance(term, list | tuple):

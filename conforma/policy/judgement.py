@@ -20,7 +20,6 @@ from conforma.findings import Finding, PolicyWarning, Violation
 from conforma.policy.outcomes import classified, described, success_of
 from conforma.policy.presentation import consequences, with_exclude_note
 from conforma.policy.questions import Questions
-from conforma.policy.rules import Rule
 from conforma.policy.scoring import Decision, Subject
 from conforma.policy.selection import Packages, Selection
 
@@ -57,14 +56,15 @@ class GroupOutcome(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What the items that apply to a component decide before anything is evaluated.
 
-    ``silent`` is what becomes of each annotated rule if it has nothing to say.
+    ``silent`` is what becomes of each annotated rule, named by package and code, if
+    it has nothing to say.
     Components to which the same items apply share a plan.
     """
 
     selection: Selection
     packages: Packages
     asked: Questions
-    silent: tuple[tuple[Rule, Step], ...]
+    silent: tuple[tuple[tuple[str, str], Step], ...]
 
     @classmethod
     def of(cls, selection: Selection) -> Plan:
@@ -75,7 +75,7 @@ class Plan(Struct, frozen=True):
             # A rule whose success would be kept is in a package that is evaluated.
             decision = selection.decide(Subject(rule.code, collections=rule.collections))
             fate: Fate = "kept" if decision.included else "excluded"
-            silent.append((rule, Step(success_of(rule), fate, decision)))
+            silent.append(((rule.package, rule.code), Step(success_of(rule), fate, decision)))
         asked = Questions(selection.book, packages.names)
         return cls(selection, packages, asked, tuple(silent))
 
@@ -94,7 +94,11 @@ class Plan(Struct, frozen=True):
                 hint="no rule of this source group is left by its include and exclude items",
             )
         hidden = consequences(findings, self.selection.book.rules)
-        trail = [_settled(step, hidden) for step in trail]
+        # Most steps are rules that had nothing to say, and nothing else hides those.
+        trail = [
+            _settled(step, hidden) if hidden or isinstance(step.finding, Violation) else step
+            for step in trail
+        ]
         unmatched = self.selection.unmatched(_subject(step) for step in trail)
         return GroupOutcome(
             (
@@ -119,9 +123,7 @@ class Plan(Struct, frozen=True):
             if decision.included:
                 spoken.add((result.package, finding.code))
             yield Step(finding, "kept" if decision.included else "excluded", decision, result.query)
-        for rule, step in self.silent:
-            if (rule.package, rule.code) not in spoken:
-                yield step
+        yield from (step for name, step in self.silent if name not in spoken)
 
 
 def _settled(step: Step, hidden: frozenset[str]) -> Step:

@@ -34,11 +34,19 @@ class Findings(Struct, frozen=True):
 
         Without ``info`` their metadata is cut down to code, date and term.
         """
-        shown = [finding if info else without_details(finding) for finding in findings]
+        violations: list[Violation] = []
+        warnings: list[PolicyWarning] = []
+        successes: list[Success] = []
+        for finding in findings:
+            shown = finding if info else without_details(finding)
+            if isinstance(shown, Success):
+                successes.append(shown)
+            elif isinstance(shown, Violation):
+                violations.append(shown)
+            elif isinstance(shown, PolicyWarning):
+                warnings.append(shown)
         return cls(
-            in_report_order(finding for finding in shown if isinstance(finding, Violation)),
-            in_report_order(finding for finding in shown if isinstance(finding, PolicyWarning)),
-            in_report_order(finding for finding in shown if isinstance(finding, Success)),
+            in_report_order(violations), in_report_order(warnings), in_report_order(successes)
         )
 
 
@@ -51,9 +59,15 @@ def consequences(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> froz
     reported unless something outside the circle explains them; the Go tool
     reports none of them.
     """
-    codes = {finding.code for finding in findings}
     reported = {f.code for f in findings if isinstance(f, Violation | PolicyWarning)}
-    depends_on = {code: set(rules[code].depends_on) & reported for code in codes if code in rules}
+    if not reported:
+        return frozenset()
+    codes = {finding.code for finding in findings}
+    depends_on = {
+        code: set(rules[code].depends_on) & reported
+        for code in codes
+        if code in rules and rules[code].depends_on
+    }
     explained = {code for code in reported if not depends_on.get(code)}
     suppressed: set[str] = set()
     while found := {
