@@ -279,7 +279,13 @@ class LayerStore:
     def partials(self, key: Key) -> list[Path]:
         """Temporary files of ``key`` left by others, largest first."""
         found = []
-        for entry in self.files.names(self.path(key).parent):
+        try:
+            entries = self.files.names(self.path(key).parent)
+        except OSError as error:
+            if error.errno not in fs.TROUBLE:
+                raise
+            return []
+        for entry in entries:
             if entry.name.startswith(key.hex + ".") and entry.name.endswith(PART):
                 try:
                     found.append((entry.stat(follow_symlinks=False).st_size, Path(entry.path)))

@@ -37,6 +37,9 @@ TROUBLE: Final = frozenset(
     }
 )
 
+# Those of them that removing something may cure.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 # Each line: ids, major:minor, root, place, options, " - ", type, source (proc_pid_mountinfo(5)).
 _MOUNTS: Final = Path("/proc/self/mountinfo")

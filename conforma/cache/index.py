@@ -186,8 +186,10 @@ class Index:
             database.close()
 
     def _open(self) -> Any:
-        from conforma.cache.index_disk import is_damaged, opened
-
+        try:
+            from conforma.cache.index_disk import is_damaged, opened
+        except OSError:
+            return {}  # not even a descriptor to load the module with
         for _ in range(2):
             try:
                 return opened(self._directory, eviction_policy="none", cull_limit=0)

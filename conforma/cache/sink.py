@@ -7,11 +7,14 @@ and the download goes on (LC-22).
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from conforma.cache import fs
 from conforma.cache.disk import DiskTrouble, Key, LayerStore, Partial
 from conforma.cache.handles import SharedFile
 from conforma.cache.recent import GrowingFile
@@ -33,7 +36,8 @@ class Spill:
                 self._descriptor = os.dup(file.fileno())
             self._room: int | None = None
         except OSError:
-            self._descriptor = os.memfd_create("conforma")
+            with _no_room():
+                self._descriptor = os.memfd_create("conforma")
             self._room = _MEMORY
 
     def write(self, data: bytes | memoryview) -> None:
@@ -42,27 +46,38 @@ class Spill:
             raise CacheUnusable("no disk space for a layer, neither in the cache nor beside it")
         rest = memoryview(data)
         self.size += len(rest)
-        while rest:
-            try:
+        with _no_room():
+            while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as cause:
-                raise CacheUnusable(
-                    f"cannot write a temporary file: {cause.strerror}",
-                    hint="free some space, or set TMPDIR to a directory that has some",
-                ) from cause
 
     def follow(self) -> GrowingFile:
-        """A handle that sees what is written from now on as well."""
-        return GrowingFile(os.dup(self._descriptor), self.size)
+        """A handle that sees what is written from now on as well. Raises ``CacheUnusable``."""
+        with _no_room():
+            return GrowingFile(os.dup(self._descriptor), self.size)
 
     def finish(self) -> SharedFile:
-        """A handle on everything that was written."""
-        return SharedFile(os.dup(self._descriptor), self.size)
+        """A handle on everything that was written. Raises ``CacheUnusable``."""
+        with _no_room():
+            return SharedFile(os.dup(self._descriptor), self.size)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "_descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def _no_room() -> Iterator[None]:
+    """What ends the last resort: there is nowhere else to put the bytes."""
+    try:
+        yield
+    except OSError as cause:
+        hint = "free some space, or set TMPDIR to a directory that has some"
+        if cause.errno in (errno.EMFILE, errno.ENFILE):
+            hint = "allow more open files (ulimit -n), or judge fewer components at a time"
+        raise CacheUnusable(
+            f"cannot write a temporary file: {cause.strerror}", hint=hint
+        ) from cause
 
 
 class CacheSink:
@@ -106,7 +121,11 @@ class CacheSink:
         assert target is not None
         if self._followed is None or self._followed[0] is not target:
             self.settle()
-            self._followed = (target, target.follow())
+            try:
+                self._followed = (target, target.follow())
+            except DiskTrouble as trouble:
+                spill = self._divert(trouble)
+                self._followed = (spill, spill.follow())
         return self._followed[1]
 
     def settle(self) -> None:
@@ -151,9 +170,9 @@ class CacheSink:
     def _twice(self, step: Callable[[], T]) -> T:
         try:
             return step()
-        except DiskTrouble:
+        except DiskTrouble as trouble:
             make_room, self._make_room = self._make_room, None
-            if make_room is None:
+            if make_room is None or trouble.errno not in fs.FULL:
                 raise
             make_room()
             return step()

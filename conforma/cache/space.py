@@ -116,11 +116,13 @@ class Space:
 
     def make_room(self) -> None:
         """The disk is full: free a part of what we hold, whatever the limit says."""
-        self._collect(_LEAST_FREED)
+        with suppress(OSError):  # what cannot even be looked at
+            self._collect(_LEAST_FREED)
 
     def _collect_once(self) -> None:
         try:
-            self._collect(0)
+            with suppress(OSError):
+                self._collect(0)
         finally:
             with self._lock:
                 self._running = False

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Callable
@@ -90,6 +91,39 @@ def test_lc_22_one_attempt_to_make_room_is_enough_when_it_helps(tmp_path: Path) 
     layer = cache.put(upstream.sample.descriptor, upstream.fetch)
     assert layer.compressed().read() == upstream.content
     assert (cache.stats.leaders, cache.stats.hits, cache.stats.evictions) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EROFS, errno.EFBIG])
+def test_lc_22_nothing_is_evicted_for_a_fault_that_room_does_not_cure(
+    tmp_path: Path, number: int
+) -> None:
+    """A process out of descriptors emptied the cache of all others, 64 MiB for each layer."""
+    options = CacheOptions(tmp_path / "c", max_bytes=0)
+    old, new = Upstream(sample("old")), Upstream(sample("new"))
+    with SafeCache.open(options) as cache:
+        cache.put(old.sample.descriptor, old.fetch)
+    with SafeCache.open(options, before_step=failing("write", number)) as cache:
+        layer = cache.put(new.sample.descriptor, new.fetch)
+        assert layer.compressed().read() == new.content
+        assert cache.stats.evictions == 0
+        assert cache.get(old.sample.descriptor.digest) is not None
+
+
+@pytest.mark.parametrize("view", ["compressed", "uncompressed", "contents", "stream"])
+def test_lc_22_without_any_descriptor_the_error_says_so(tmp_path: Path, view: str) -> None:
+    first, what = sample("first"), sample()
+    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+        # Whatever is loaded late is loaded here.
+        cache.layer(first.descriptor, first.diff_id, Upstream(first).fetch).uncompressed().close()
+        layer = cache.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            with pytest.raises(CacheUnusable, match="Too many open files"):
+                getattr(layer, view)().read()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert layer.uncompressed().read() == what.plain
 
 
 def test_lc_22_strict_mode_raises_instead(tmp_path: Path) -> None:
