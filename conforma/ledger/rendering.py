@@ -27,7 +27,7 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import DeserializationError, MetadataSerializer, SignedSerializer
+from tuf.api.serialization import DeserializationError, MetadataSerializer
 
 from conforma.errors import LedgerError, LedgerUnverified
 
@@ -41,14 +41,6 @@ def canonical(document: Mapping[str, Any]) -> bytes:
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False
     ).encode()
-
-
-class Canonical(SignedSerializer):
-    """The part of metadata that is signed."""
-
-    def serialize(self, signed_obj: Signed) -> bytes:
-        """The bytes that are signed."""
-        return canonical(signed_obj.to_dict())
 
 
 class Compact(MetadataSerializer):

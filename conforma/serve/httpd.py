@@ -262,7 +262,7 @@ class HttpServer:
             incoming.headers,
             client,
         )
-        sender = Sender(connection, entry, incoming.version)
+        sender = Sender(connection, entry)
         try:
             fault = self.faults.choose(incoming.method, incoming.target)
             if fault is not None:

@@ -10,7 +10,6 @@ from msgspec import Struct
 from conforma.oci.digest import Digest
 
 SPDX_MEDIA_TYPE = "application/spdx+json"
-CYCLONEDX_MEDIA_TYPE = "application/vnd.cyclonedx+json"
 _CREATED = "2026-01-05T10:07:00Z"
 
 

@@ -19,10 +19,9 @@ SMALL = 16 * 1024
 class Sender:
     """Sends one answer and tells the log entry what was sent."""
 
-    def __init__(self, connection: socket.socket, entry: Entry, version: str) -> None:
+    def __init__(self, connection: socket.socket, entry: Entry) -> None:
         self._connection = connection
         self._entry = entry
-        self._version = version
 
     def before(self, fault: Fault) -> None:
         """Hang or hesitate as the fault says, before anything is answered."""

@@ -20,7 +20,6 @@ from conforma.trust.envelope import STATEMENT_V01, STATEMENT_V1
 from conforma.trust.signature import SLSA_V02, SLSA_V1
 
 SPDX = "https://spdx.dev/Document"
-CYCLONEDX = "https://cyclonedx.org/bom"
 CHAINS = "https://tekton.dev/chains/v2"
 BUILD_TYPE_V02 = "tekton.dev/v1/PipelineRun"
 BUILD_TYPE_V1 = "https://tekton.dev/chains/v2/slsa-tekton"

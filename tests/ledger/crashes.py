@@ -18,6 +18,7 @@ from typing import Any
 
 from conforma.errors import StaleRight
 from conforma.ledger.operation import Numbering
+from tests.forking import in_child
 from tests.ledger import witness
 from tests.ledger.scenery import Place, queue
 
@@ -127,24 +128,6 @@ def after(place: Place, root: bytes) -> dict[str, Any]:
         "left": len(place.files("work/inbox")) + len(place.files("work/claims")),
         "next": last is not None,
     }
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run in a forked child; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit(f"the child failed with {os.WEXITSTATUS(status)}")
-    return status
 
 
 if __name__ == "__main__":

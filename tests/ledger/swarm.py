@@ -15,10 +15,10 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.forking import fork
 from tests.ledger import witness
 from tests.ledger.scenery import Place
 
@@ -119,18 +119,6 @@ def totals(place: Place, base: Path, root: bytes) -> dict[str, Any]:
         "stale": len(stale),
         "queued": len(place.files("work/inbox")),
     }
-
-
-def fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return pid
 
 
 if __name__ == "__main__":

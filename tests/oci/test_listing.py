@@ -102,10 +102,11 @@ def test_registries_without_the_api_keep_referrers_under_a_tag(
 def test_an_answer_of_another_type_is_no_referrers_api(
     server: RegistryServer, registry: Registry, pinned: Reference
 ) -> None:
-    tag_index(server, pinned, [attach(server, pinned, "a/b")])
+    listed = attach(server, pinned, "a/b")
+    tag_index(server, pinned, [listed])
     html = Fault(200, {"Content-Type": "text/html"}, b"<html>")
     server.faults.add(html, path="/referrers/")
-    assert len(registry.referrers(pinned)) == 1
+    assert [descriptor.digest for descriptor in registry.referrers(pinned)] == [listed]
 
 
 def test_neither_api_nor_tag_means_that_there_are_none(

@@ -23,6 +23,7 @@ import isal.isal_zlib  # noqa: F401
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from tests.cache.upstream import Sample, Upstream, sample
+from tests.forking import in_child
 
 VIEWS = ("compressed", "uncompressed")
 
@@ -43,20 +44,6 @@ def main() -> None:
         shutil.rmtree(directory)
         if finished:
             return
-
-
-def in_child(work: Any) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
 
 
 def fill(directory: Path, what: Sample, fatal: int, mode: str) -> None:
