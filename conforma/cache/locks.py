@@ -110,8 +110,15 @@ class EntryLock:
 
     def note(self) -> Note | None:
         """What the lock file says now; ``None`` if nothing that can be understood."""
+        # Whatever somebody has put there, it is looked at without waiting.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fields: dict[str, Any] = json.loads(self._path.read_bytes()[:_LONGEST_NOTE])
+            descriptor = os.open(self._path, flags)
+            try:
+                text = os.read(descriptor, _LONGEST_NOTE)
+            finally:
+                os.close(descriptor)
+            fields: dict[str, Any] = json.loads(text)
             return Note(**fields)
         except (OSError, ValueError, TypeError):
             return None

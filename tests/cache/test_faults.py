@@ -13,6 +13,7 @@ import pytest
 from conforma.cache import fs
 from conforma.cache.direct import DirectLayers
 from conforma.cache.disk import Area, Key
+from conforma.cache.locks import EntryLock
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import CacheUnusable, DigestMismatch, SizeMismatch, TooLarge
@@ -236,6 +237,31 @@ def test_lc_05_a_directory_under_a_final_name_gives_way_to_the_entry(
         assert cache.usage().quarantined == 1
         cache.collect()
         assert cache.usage().quarantined == 0
+
+
+@pytest.mark.parametrize("planted", ["fifo", "enormous"])
+def test_lc_26_what_is_planted_as_a_lock_file_keeps_nobody_waiting(
+    tmp_path: Path, planted: str
+) -> None:
+    """Reading the note in it waited for ever, or took as much memory as somebody wanted."""
+    what = sample()
+    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
+        key = Key.of("blobs", what.descriptor.digest)
+        path = tmp_path / "c/v1/locks/blobs-sha256" / key.hex[:2] / key.hex
+        path.parent.mkdir(parents=True)
+        if planted == "fifo":
+            os.mkfifo(path)
+        else:
+            path.touch()
+            os.truncate(path, 1 << 40)
+        held = EntryLock(cache.store, key)
+        assert held.try_acquire()
+        waiting = EntryLock(cache.store, key)
+        assert not waiting.try_acquire()
+        assert waiting.note() is None
+        held.release()
+        layer = cache.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
+        assert layer.uncompressed().read() == what.plain
 
 
 PLACES = [
