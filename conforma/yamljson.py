@@ -64,16 +64,28 @@ def parse(text: str | bytes, *, duplicate_keys: Literal["refuse", "last"] = "ref
     scalar, for duplicate keys, for a second document, for nesting beyond ``DEEPEST`` and for aliases
     that would repeat more than ``MOST_REPEATED``.
     """
-    try:
-        source = text.decode("utf-8-sig") if isinstance(text, bytes) else text.lstrip("\ufeff")
-    except UnicodeDecodeError as cause:
-        raise _failed("yaml: invalid leading UTF-8 octet") from cause
+    source = _decoded(text)
     if source.lstrip()[:1] in ("{", "["):
         try:
             return _json(source, duplicate_keys)
         except (ValueError, RecursionError):
             pass  # perhaps YAML in flow style; its parser also words the error
-    return _yaml(source, duplicate_keys)
+    return _yaml(source, duplicate_keys)[0]
+
+
+def parse_all(text: str | bytes) -> tuple[Any, ...]:
+    """Every YAML document of ``text`` but empty ones, in order; of equal keys the last counts.
+
+    Raises ``InputError`` as ``parse`` does.
+    """
+    return tuple(_yaml(_decoded(text), "last", every=True))
+
+
+def _decoded(text: str | bytes) -> str:
+    try:
+        return text.decode("utf-8-sig") if isinstance(text, bytes) else text.lstrip("\ufeff")
+    except UnicodeDecodeError as cause:
+        raise _failed("yaml: invalid leading UTF-8 octet") from cause
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -133,17 +145,23 @@ def _json(source: str, duplicate_keys: str) -> Any:
     return value
 
 
-def _yaml(source: str, duplicate_keys: str) -> Any:
+def _yaml(source: str, duplicate_keys: str, *, every: bool = False) -> list[Any]:
+    """The first document, or ``every`` one that is not empty."""
     import yaml
 
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    found: list[Any] = []
     builder = _Builder(duplicate_keys)
     try:
         events = iter(yaml.parse(source, Loader=loader))
         for event in events:
-            if isinstance(event, yaml.DocumentEndEvent):
+            if not isinstance(event, yaml.DocumentEndEvent):
+                builder.take(event)
+            elif not every:
                 break
-            builder.take(event)
+            elif builder.root is not None:
+                found.append(builder.root)
+                builder = _Builder(duplicate_keys)
         # What is configuration must be read whole; the Go library stops after
         # the first document. An empty one at the end is only a last "---".
         if duplicate_keys == "refuse":
@@ -160,7 +178,7 @@ def _yaml(source: str, duplicate_keys: str) -> Any:
         where = f"line {line}: " if line else ""
         problem = cause.problem or "unknown problem parsing YAML content"
         raise _failed(f"yaml: {where}{problem}") from cause
-    return builder.root
+    return found if every else [builder.root]
 
 
 class _Open(Struct):

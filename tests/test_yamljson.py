@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conforma.errors import InputError
-from conforma.yamljson import DEEPEST, parse
+from conforma.yamljson import DEEPEST, parse, parse_all, parse_json
 
 PREFIX = "error converting YAML to JSON: "
 
@@ -132,3 +132,19 @@ def test_what_follows_a_flow_mapping_is_not_lost_in_silence() -> None:
 @pytest.mark.parametrize("text", ["---\na: 1\n", "a: 1\n---\n", "a: 1\n...\n# no more\n"])
 def test_marks_around_one_document_are_no_second_one(text: str) -> None:
     assert parse(text) == {"a": 1}
+
+
+def test_all_documents_of_a_stream() -> None:
+    text = "a: 1\n---\n# nothing\n---\n- b\n...\n---\na: 1\na: 2\n---\n"
+    assert parse_all(text) == ({"a": 1}, ["b"], {"a": 2})
+    assert parse_all("") == ()
+    with pytest.raises(InputError, match="yaml: line 3"):
+        parse_all("a: 1\n---\nb: [\n")
+
+
+def test_json_and_nothing_else() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"a": [1, null]}') == {"a": [1, None]}
+    assert parse_json("5") == 5
+    for text in ("a: 1", "{a: 1}", '{"a": 1, "a": 2}', "[" * 1000 + "]" * 1000, "NaN", b"\xff"):
+        with pytest.raises(InputError, match="json: "):
+            parse_json(text)

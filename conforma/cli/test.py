@@ -35,6 +35,13 @@ if TYPE_CHECKING:
         Flag(["--all-namespaces"], type=GoBool(), help="Query every package that has rules."),
         Flag(["--output", "-o"], default="stdout", help="stdout, json, tap or appstudio[=FILE]."),
         Flag(["--parser"], default="", help="Read every document as json or yaml."),
+        Flag(
+            ["--ignore"],
+            default="",
+            help="Leave out files of directories whose path matches this regular expression.",
+        ),
+        Flag(["--combine"], type=GoBool(), help="Check all documents together, as one list."),
+        Flag(["--suppress-exceptions"], type=GoBool(), help="Only count exceptions, with stdout."),
         Flag(["--fail-on-warn"], type=GoBool(), help="Warnings fail as well."),
         Flag(["--no-fail"], type=GoBool(), help="Exit with 0 whatever comes out."),
         Flag(["--no-color"], type=GoBool(), help="Never colour text."),
@@ -65,7 +72,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 
 
 def _checked(paths: Sequence[str], flags: dict[str, Any], kind: str) -> list[Checked]:
-    from conforma.policy.conftest import Rules, documents
+    from conforma.policy.conftest import Rules, combined, documents
     from conforma.policy.rego.engine import Engine
     from conforma.policy.work_directory import WorkDirectory, sweep
     from conforma.report.as_conftest import FORMATS
@@ -78,7 +85,10 @@ def _checked(paths: Sequence[str], flags: dict[str, Any], kind: str) -> list[Che
         stack.callback(place.remove)
         engine = stack.enter_context(Engine.start())
         rules = Rules(engine, flags["policy"], flags["data"], place.path)
-        found = list(documents(paths, flags["parser"], sys.stdin.buffer))
+        reading = sys.stdin.buffer
+        found = list(documents(paths, flags["parser"], reading, ignore=flags["ignore"]))
+        if flags["combine"]:
+            found = [combined(found)]
         namespaces = rules.namespaces if flags["all_namespaces"] else flags["namespace"]
         return [rules.check(document, name) for name in namespaces for document in found]
 
@@ -100,7 +110,8 @@ def _print(results: Sequence[Checked], kind: str, target: str, flags: dict[str, 
         namespace = flags["namespace"][0] if flags["namespace"] else ""
         return _write(appstudio(results, namespace, int(time.time())), target)
     color = color_wanted(no_color=flags["no_color"], color=False, stdout=sys.stdout)
-    return click.echo(FORMATS[kind](results, color), nl=False)
+    listed = not flags["suppress_exceptions"]
+    return click.echo(FORMATS[kind](results, color, listed), nl=False)
 
 
 def _write(text: str, target: str) -> None:

@@ -8,6 +8,7 @@ the rest.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from conforma.policy.outcomes import results_of
 from conforma.policy.questions import rule_query
 from conforma.policy.rego.engine import Engine, Ruleset
 from conforma.policy.rules import exception_name, rule_kind
+from conforma.trust.re2 import compile_re2
 
 _FAULTS: Final = (
     ("Invalid control character", " in string literal"),
@@ -38,26 +40,29 @@ _PARSERS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
 
 class Document(Struct, frozen=True):
-    """A document to hold rules against, and the name it goes by."""
+    """A file to hold rules against, and the name it goes by.
+
+    Its ``parts`` are judged one by one: the documents of a YAML file with
+    several, the elements of a list, or else the whole.
+    """
 
     name: str
-    raw: bytes
+    parts: tuple[bytes, ...]
 
     @classmethod
     def read(cls, name: str, raw: bytes, parser: str = "") -> Document:
         """Parse what a file holds. Raises ``InputError``."""
         kind = parser or _PARSERS.get(Path(name).suffix.lower(), "yaml")
         try:
-            if kind == "json":
-                value = json.loads(raw)
-            else:
-                value = yamljson.parse(raw, duplicate_keys="last")
+            found = (json.loads(raw),) if kind == "json" else yamljson.parse_all(raw) or (None,)
         except (InputError, ValueError, RecursionError) as cause:
             reason = _in_go(cause) if isinstance(cause, json.JSONDecodeError) else str(cause)
             raise InputError(
                 f"parse configurations: parser unmarshal: unmarshal {kind}: {reason}, path: {name}"
             ) from cause
-        return cls(name, gojson.encode(value))
+        whole = found[0] if len(found) == 1 else found
+        parts = whole if isinstance(whole, list | tuple) else [whole]
+        return cls(name, tuple(map(gojson.encode, parts)))
 
 
 class Checked(Struct, frozen=True):
@@ -93,11 +98,22 @@ class Rules:
 
     def check(self, document: Document, namespace: str) -> Checked:
         """The verdict of one namespace. Raises ``EvaluationFailed`` and ``EngineError``."""
+        found = [self._check(document.name, part, namespace) for part in document.parts]
+        return Checked(
+            document.name,
+            namespace,
+            sum(one.successes for one in found),
+            tuple(finding for one in found for finding in one.warnings),
+            tuple(finding for one in found for finding in one.failures),
+            tuple(finding for one in found for finding in one.exceptions),
+        )
+
+    def _check(self, filename: str, raw: bytes, namespace: str) -> Checked:
         path = tuple(namespace.split("."))
         counts = self._names.get(path, Counter())
         names = list(counts)
         queries = [query for name in names for query in _queries(path, name)]
-        answers = iter(self._ruleset.evaluate(document.raw, queries) if queries else ())
+        answers = iter(self._ruleset.evaluate(raw, queries) if queries else ())
         said: dict[str, list[Finding]] = {"failure": [], "warning": [], "exception": []}
         passed = 0
         for name in names:
@@ -115,7 +131,7 @@ class Rules:
             passed += len(said[kind]) == before
         told = sum(map(len, said.values())) + passed
         return Checked(
-            document.name,
+            filename,
             namespace,
             passed + max(0, counts.total() - told),
             tuple(said["warning"]),
@@ -160,14 +176,42 @@ def _in_go(cause: json.JSONDecodeError) -> str:
     return f"invalid character {single_quoted(cause.doc[cause.pos])}{where}"
 
 
-def documents(paths: Sequence[str], parser: str, stdin: Any) -> Iterator[Document]:
-    """The documents in files and directories; ``-`` is standard input. Raises ``InputError``."""
+def combined(found: Iterable[Document]) -> Document:
+    """All documents as one: a list of objects with the members ``path`` and ``contents``."""
+    members = (
+        b'{"path":%s,"contents":%s}' % (gojson.encode(each.name), part)
+        for each in sorted(found, key=lambda each: each.name)
+        for part in each.parts
+    )
+    return Document("Combined", (b"[%s]" % b",".join(members),))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return compile_re2(text)
+    except ValueError as cause:
+        raise InputError(f"given regexp couldn't be parsed :{cause}") from cause
+
+
+def documents(
+    paths: Sequence[str], parser: str, stdin: Any, *, ignore: str = ""
+) -> Iterator[Document]:
+    """The documents in files and directories; ``-`` is standard input.
+
+    Files in directories are left out if their path matches the regular
+    expression ``ignore`` anywhere. Raises ``InputError``.
+    """
+    left_out = _pattern(ignore) if ignore else None
     for path in paths:
         if path == "-":
             yield Document.read("", stdin.read(), parser)
             continue
         place = Path(path)
-        inside = sorted(p for p in place.rglob("*") if p.is_file() and p.suffix in _PARSERS)
+        inside = sorted(
+            p
+            for p in place.rglob("*")
+            if p.is_file() and p.suffix in _PARSERS and not (left_out and left_out.search(str(p)))
+        )
         for file in inside if place.is_dir() else [place]:
             try:
                 raw = file.read_bytes()

@@ -8,23 +8,31 @@ from typing import Any, Final
 from conforma import gojson
 from conforma.findings import Finding
 from conforma.policy.conftest import Checked
+from conforma.report.wrapping import harmless, harmless_line
 
 _COLOURS: Final = {"WARN": "33", "FAIL": "31", "EXCP": "36", "?": "37"}
 
 
-def as_json(results: Sequence[Checked], _color: bool) -> str:
+def as_json(results: Sequence[Checked], _color: bool, _exceptions: bool) -> str:
     """Everything, indented with tabs."""
     return gojson.dumps([_members(result) for result in results], indent="\t") + "\n"
 
 
-def as_text(results: Sequence[Checked], color: bool) -> str:
-    """A line for each result that is no success, and the totals."""
+def as_text(results: Sequence[Checked], color: bool, exceptions: bool) -> str:
+    """A line for each result that is no success, and the totals.
+
+    Those that are ``exceptions`` may only be counted.
+    """
     lines = []
     for result in results:
-        place = f"{result.filename} - {result.namespace}"
+        place = harmless_line(f"{result.filename} - {result.namespace}")
         if not _count(result):
             lines.append(f"{_word('?', color)} - {place} - no policies found")
-        lines += (f"{_word(word, color)} - {place} - {f.message}" for word, f in _told(result))
+        lines += (
+            f"{_word(word, color)} - {place} - {harmless(f.message)}"
+            for word, f in _told(result)
+            if exceptions or word != "EXCP"
+        )
     total, passed = sum(map(_count, results)), sum(result.successes for result in results)
     warned = sum(len(result.warnings) for result in results)
     failed = sum(len(result.failures) for result in results)
@@ -37,12 +45,12 @@ def as_text(results: Sequence[Checked], color: bool) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def as_tap(results: Sequence[Checked], _color: bool) -> str:
+def as_tap(results: Sequence[Checked], _color: bool, _exceptions: bool) -> str:
     """The Test Anything Protocol."""
     lines = [f"1..{sum(map(_count, results))}"]
     number = 0
     for result in results:
-        place = f"{result.filename} - {result.namespace}"
+        place = harmless_line(f"{result.filename} - {result.namespace}")
         for title, word, found in (
             ("", "not ok", result.failures),
             ("# warnings", "not ok", result.warnings),
@@ -51,7 +59,7 @@ def as_tap(results: Sequence[Checked], _color: bool) -> str:
             lines += [title] if title and found else []
             for finding in found:
                 number += 1
-                lines.append(f"{word} {number} - {place} - {finding.message}")
+                lines.append(f"{word} {number} - {place} - {harmless_line(finding.message)}")
         lines += ["# successes"] if result.successes else []
         for _ in range(result.successes):
             number += 1
@@ -79,7 +87,7 @@ def appstudio_error(message: str, seconds: int) -> str:
     return _task_result(seconds, "", 0, 0, 0, "ERROR", f"Error: {message}")
 
 
-FORMATS: Final[Mapping[str, Callable[[Sequence[Checked], bool], str]]] = {
+FORMATS: Final[Mapping[str, Callable[[Sequence[Checked], bool, bool], str]]] = {
     "json": as_json,
     "stdout": as_text,
     "tap": as_tap,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conforma.findings import Finding
+from conforma.policy.conftest import Checked
+from conforma.report.as_conftest import FORMATS
 from tests.cli.program import run_program
 from tests.cli.shop import Outcome
+from tests.report.samples import HOSTILE
 
 pytestmark = pytest.mark.slow
 RULES = """
@@ -128,6 +133,74 @@ def test_the_exit_status(
     desk: Desk, document: dict[str, Any], flags: list[str], status: int
 ) -> None:
     assert desk.test(desk.document("it.json", document), *flags).status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("several.yaml", "name: it\n---\nbad: no\n---\n{name: it, bad: very}\n"),
+        ("list.yaml", "- {name: it}\n- {bad: no}\n- {name: it, bad: very}\n"),
+        ("list.json", [{"name": "it"}, {"bad": False}, {"name": "it", "bad": "very"}]),
+    ],
+)
+def test_every_document_of_a_file_is_checked(desk: Desk, name: str, content: Any) -> None:
+    done = desk.test("-d", "data.yaml", desk.document(name, content), "-o", "json")
+    (found,) = json.loads(done.out)
+    messages = [failure["msg"] for failure in found["failures"]]
+    assert messages == ["Has no name", "Is very bad", "Is bad"]
+    assert found["successes"] == 3 * 4 - 3
+
+
+def test_documents_are_checked_together(desk: Desk) -> None:
+    desk.document(
+        "policy/all.rego",
+        "package all\nimport rego.v1\n"
+        'deny contains sprintf("%s: %v", [f.path, f.contents.size]) if some f in input\n',
+    )
+    files = [
+        desk.document("b.yaml", "- size: 1\n- size: 2\n"),
+        desk.document("a.json", {"size": 3}),
+    ]
+    done = desk.test("--combine", "-n", "all", *files)
+    assert done.out.splitlines()[:-2] == [
+        f"FAIL - Combined - all - {desk.directory / name}: {size}"
+        for name, size in (("a.json", 3), ("b.yaml", 1), ("b.yaml", 2))
+    ]
+
+
+def test_files_of_directories_can_be_left_out(desk: Desk) -> None:
+    (desk.directory / "many").mkdir()
+    for name in ("keep.json", "skip-me.json", "skip-me.yaml"):
+        desk.document(f"many/{name}", {})
+    done = desk.test("--ignore", r"skip-\w+\.json$", "-o", "json", "many", "many/skip-me.json")
+    assert [found["filename"] for found in json.loads(done.out)] == [
+        "many/keep.json",
+        "many/skip-me.yaml",
+        "many/skip-me.json",
+    ]
+    wrong = desk.test("--ignore", "(", "many")
+    assert wrong.status == 1
+    assert wrong.err.startswith("Error: running test: given regexp couldn't be parsed :")
+
+
+def test_exceptions_can_be_left_out_of_the_list(desk: Desk) -> None:
+    document = desk.document("it.json", {"anonymous": True})
+    assert "EXCP - " in desk.test(document).out
+    done = desk.test("--suppress-exceptions", document)
+    assert "EXCP - " not in done.out and ", 1 exception\n" in done.out
+
+
+@pytest.mark.parametrize("message", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_rules_say_cannot_command_a_terminal_or_forge_a_test(message: str) -> None:
+    said = (Finding(message, {}),)
+    results = [Checked(f"it{message}", "main", 1, said, said, said)]
+    for name in "stdout", "tap":
+        shown = FORMATS[name](results, False, True)
+        assert all(c.isprintable() or c in "\n\t\ufeff" for c in shown)
+    numbered = re.findall(r"^(?:not )?ok (\d+) ", FORMATS["tap"](results, False, True), re.M)
+    assert numbered == ["1", "2", "3", "4"]
+    (found,) = json.loads(FORMATS["json"](results, False, True))
+    assert found["failures"][0]["msg"] == message.replace("\ud800", "\ufffd")
 
 
 def test_the_task_result(desk: Desk) -> None:
