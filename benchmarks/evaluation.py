@@ -36,10 +36,10 @@ from benchmarks.processes import Usage, usage, watched
 from conforma import gojson
 from conforma.oci.digest import Digest
 from conforma.oci.reference import Reference
-from conforma.policy.config import SourceGroup
 from conforma.policy.evaluation import SourceGroupEvaluator
 from conforma.policy.questions import Questions
 from conforma.policy.rego.engine import Builtin, Engine, Undefined
+from conforma.policy.source_group import SourceGroup
 from conforma.serve.images import Member, image_of, layer_of
 from conforma.serve.registry import RegistryServer
 from conforma.serve.sboms import Package, spdx

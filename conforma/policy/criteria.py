@@ -16,9 +16,9 @@ from msgspec import Struct
 
 from conforma.gotext import quoted
 from conforma.oci.reference import Reference
-from conforma.policy.config import Criterion, Patterns, SourceGroup
 from conforma.policy.effective_time import rfc3339_nano
 from conforma.policy.scoring import Applicable, Item, Subject, matchers
+from conforma.policy.source_group import Criterion, Patterns, SourceGroup
 from conforma.policy.timestamps import parse_moment
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,6 @@ from conforma.cancellation import Cancellation
 from conforma.errors import PolicyError
 from conforma.findings import Finding
 from conforma.oci.reference import Reference
-from conforma.policy.config import Patterns, SourceGroup
 from conforma.policy.criteria import Criteria
 from conforma.policy.effective_time import nanoseconds
 from conforma.policy.judgement import GroupOutcome, Plan
@@ -31,6 +30,7 @@ from conforma.policy.rego.engine import Builtin, Engine, Input, Output
 from conforma.policy.rules import Rule, RuleBook
 from conforma.policy.scoring import Applicable, Item, Subject
 from conforma.policy.selection import FilterType, Selection, pipeline_intentions
+from conforma.policy.source_group import Patterns, SourceGroup
 
 trace_log = logging.getLogger("conforma.rego")
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from conforma import gojson
 from conforma.errors import SourceUnavailable
-from conforma.policy.config import SourceGroup
 from conforma.policy.source import FetchedSource, Sources
+from conforma.policy.source_group import SourceGroup
 from conforma.policy.source_url import directory_name
 
 RULE_DATA: Final = "rule_data__configuration__"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from conforma.errors import BadPolicyConfig, ConformaError, InputError, SourceUnavailable
-from conforma.policy.config import Criterion, Identity, Patterns, PolicyConfig, SourceGroup
+from conforma.policy.config import Identity, PolicyConfig
 from conforma.policy.overrides import add_rule_data, apply_overrides
+from conforma.policy.source_group import Criterion, Patterns, SourceGroup
 
 SCHEMA_ID = "https://github.com/conforma/crds/api/v1alpha1/enterprise-contract-policy-spec"
 EVERYTHING: dict[str, Any] = {

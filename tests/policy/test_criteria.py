@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conforma.oci.reference import Reference
-from conforma.policy.config import Criterion, Patterns, SourceGroup, Volatile
 from conforma.policy.criteria import Criteria
 from conforma.policy.scoring import Item
+from conforma.policy.source_group import Criterion, Patterns, SourceGroup, Volatile
 
 DIGEST = "sha256:" + "1" * 64
 IMAGE = Reference.parse(f"reg.example/shop/web@{DIGEST}")

@@ -22,12 +22,12 @@ from conforma.errors import (
 )
 from conforma.findings import Finding, PolicyWarning, Success, Violation
 from conforma.oci.reference import Reference
-from conforma.policy.config import Criterion, Patterns, SourceGroup, Volatile
 from conforma.policy.effective_time import nanoseconds
 from conforma.policy.evaluation import SourceGroupEvaluator, judge_all
 from conforma.policy.judgement import GroupOutcome
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
+from conforma.policy.source_group import Criterion, Patterns, SourceGroup, Volatile
 
 NOW = datetime(2025, 7, 20, 12, tzinfo=UTC)
 DIGEST = "sha256:" + "1" * 64
