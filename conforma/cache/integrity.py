@@ -9,9 +9,9 @@ from conforma.cache.handles import SharedFile
 from conforma.cache.index import Index
 from conforma.cache.options import Verify
 
-_SMALL: Final = 64 * 1024
+SMALL: Final = 64 * 1024
 """Content of so many bytes is hashed at any policy: that costs about what opening it costs, and
-an image's configuration, which is judged as it is, is that small."""
+an image's configuration, which is judged as it is, is that small. So it need not be synced."""
 
 
 class Integrity:
@@ -29,7 +29,7 @@ class Integrity:
         ``doubtful`` content is checked at least once, and so is what is small.
         """
         wanted = doubtful or self._policy != "off"
-        if not wanted and handle.size > _SMALL:
+        if not wanted and handle.size > SMALL:
             return True
         if self._policy != "always" and (key, handle.inode) in self._verified:
             return True

@@ -13,6 +13,7 @@ from typing import Final
 from conforma.cache.disk import Key, LayerStore
 from conforma.cache.follow import Sight
 from conforma.cache.handles import SharedFile
+from conforma.cache.integrity import SMALL
 from conforma.cache.layers import UNKNOWN, Fetch
 from conforma.cache.options import CacheOptions
 from conforma.cache.singleflight import Flight
@@ -87,7 +88,10 @@ class Transfer:
             hasher.check(what)
             # It need not have its name yet to be read to its end.
             flight.show(Sight(sink.follow(), sink.size, verified=True), sink.size, final=True)
-            handle = sink.publish(key, durable=self._options.durable)
+            # What is hashed whenever it is opened loses nothing but itself in a power failure;
+            # a sync would wait for all that the layers beside it have written.
+            durable = self._options.durable and hasher.size > SMALL
+            handle = sink.publish(key, durable=durable)
         except (IntegrityError, CacheUnusable):
             sink.discard()
             raise

@@ -52,6 +52,25 @@ def test_lc_22_a_step_that_fails_costs_the_cache_an_entry_and_the_caller_nothing
     assert list((tmp_path / "c").rglob("*.part")) == []
 
 
+def test_lc_20_small_content_is_not_synced_as_it_is_hashed_whenever_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    """Beside layers on their way to the disk each sync of a configuration took half a second."""
+    config = sample("small", 1000)
+    upstream = Upstream(config)
+    options = CacheOptions(tmp_path / "c", verify="off")
+    with SafeCache.open(options, before_step=failing("sync", errno.EIO)) as cache:
+        cache.put(config.descriptor, upstream.fetch)
+        assert (cache.stats.leaders, cache.stats.pass_through) == (1, 0)
+    (entry,) = (tmp_path / "c").rglob(config.descriptor.digest.hex)
+    entry.chmod(0o600)
+    entry.write_bytes(bytes(len(config.blob)))  # what a loss of power can leave
+    with SafeCache.open(options) as cache:
+        layer = cache.put(config.descriptor, upstream.fetch)
+        assert layer.compressed().read() == config.blob
+        assert cache.stats.quarantines == 1
+
+
 def test_lc_22_the_download_goes_on_where_the_disk_filled_up(tmp_path: Path) -> None:
     written = 0
 
