@@ -12,14 +12,11 @@ import pytest
 
 from conforma.cache import fs
 from conforma.cache.direct import DirectLayers
-from conforma.cache.disk import Area, Key
-from conforma.cache.locks import EntryLock
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import CacheUnusable, DigestMismatch, SizeMismatch, TooLarge
 from conforma.oci.inflate import Limits
 from tests.cache.upstream import Gate, Sample, Upstream, sample, together
-from tests.races.layers import LAYERS
 
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE]
 STEPS = ["mkdir", "create", "write", "sync", "rename", "sync_directory"]
@@ -62,7 +59,7 @@ def test_lc_20_small_content_is_not_synced_as_it_is_hashed_whenever_it_is_opened
     with SafeCache.open(options, before_step=failing("sync", errno.EIO)) as cache:
         cache.put(config.descriptor, upstream.fetch)
         assert (cache.stats.leaders, cache.stats.pass_through) == (1, 0)
-    (entry,) = (tmp_path / "c").rglob(config.descriptor.digest.hex)
+    (entry,) = (tmp_path / "c" / "v1" / "blobs").rglob(config.descriptor.digest.hex)
     entry.chmod(0o600)
     entry.write_bytes(bytes(len(config.blob)))  # what a loss of power can leave
     with SafeCache.open(options) as cache:
@@ -234,116 +231,6 @@ def test_lc_26_a_private_directory_stays_private(tmp_path: Path) -> None:
     cache.put(upstream.sample.descriptor, upstream.fetch)
     for path in [tmp_path / "c", *(tmp_path / "c").glob("v1/[!i]*/**/*")]:
         assert not path.stat().st_mode & 0o077, path
-
-
-@pytest.mark.parametrize("area", ["blobs", "layers", "tocs", "links"])
-def test_lc_05_a_directory_under_a_final_name_gives_way_to_the_entry(
-    tmp_path: Path, area: Area
-) -> None:
-    """The tar of one that was under ``layers`` was made anew for everybody who asked."""
-    what = LAYERS[1]
-    digest = what.layer.digest if area in ("blobs", "links") else what.diff_id
-    upstream = Upstream(Sample(what.plain, what.blob))
-    options = CacheOptions(tmp_path / "c", max_bytes=0, grace=0.0)
-    with SafeCache.open(options) as cache:
-        planted = cache.store.path(Key.of(area, digest))
-        planted.mkdir(parents=True)
-        layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
-        assert layer.contents().toc.keys
-        assert planted.is_file()
-        assert cache.stats.pass_through == 0
-    with SafeCache.open(options) as cache:
-        assert cache.usage().quarantined == 1
-        cache.collect()
-        assert cache.usage().quarantined == 0
-
-
-@pytest.mark.parametrize("planted", ["fifo", "enormous"])
-def test_lc_26_what_is_planted_as_a_lock_file_keeps_nobody_waiting(
-    tmp_path: Path, planted: str
-) -> None:
-    """Reading the note in it waited for ever, or took as much memory as somebody wanted."""
-    what = sample()
-    with SafeCache.open(CacheOptions(tmp_path / "c")) as cache:
-        key = Key.of("blobs", what.descriptor.digest)
-        path = tmp_path / "c/v1/locks/blobs-sha256" / key.hex[:2] / key.hex
-        path.parent.mkdir(parents=True)
-        if planted == "fifo":
-            os.mkfifo(path)
-        else:
-            path.touch()
-            os.truncate(path, 1 << 40)
-        held = EntryLock(cache.store, key)
-        assert held.try_acquire()
-        waiting = EntryLock(cache.store, key)
-        assert not waiting.try_acquire()
-        assert waiting.note() is None
-        held.release()
-        layer = cache.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
-        assert layer.uncompressed().read() == what.plain
-
-
-PLACES = [
-    "blobs", "blobs/sha256", "blobs/sha256/{}", "layers", "tocs", "links", "quarantine",
-    "index", "index/cache.db", "index/cache.db-wal", "notes", "notes/cache.db", "locks/evict",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_lc_26_nothing_is_removed_or_changed_through_a_symlink(tmp_path: Path, place: str) -> None:
-    """Who shares a directory could have another's files removed by his eviction."""
-    what = sample()
-    prefix = what.descriptor.digest.hex[:2]
-    options = CacheOptions(tmp_path / "c", max_bytes=1, grace=0.0)
-    planted = options.directory / "v1" / place.format(prefix)
-    victim = tmp_path / "victim"
-    files = [victim / below / "file" for below in ("", "x", "x/y", prefix, "sha256", "sha256/ab")]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("precious")
-        os.utime(file, (1, 1))
-    SafeCache.open(options).close()
-    shutil.rmtree(planted, ignore_errors=True)
-    planted.unlink(missing_ok=True)
-    planted.parent.mkdir(parents=True, exist_ok=True)
-    planted.symlink_to(files[0] if "cache.db" in place or "evict" in place else victim)
-
-    with SafeCache.open(options) as cache:
-        layer = cache.layer(what.descriptor, what.diff_id, Upstream(what).fetch)
-        assert layer.uncompressed().read() == what.plain
-        content = cache.content()
-        assert content is not None
-        content.note("name", "text")
-        list(cache.upkeep().verify())
-        cache.collect()
-        cache.upkeep().clear()
-        cache.usage()
-    assert [file.read_text() for file in files] == ["precious"] * len(files)
-    assert not list(victim.glob("cache.db*"))
-
-
-def test_lc_26_nothing_is_removed_where_a_symlink_appears_between_looking_and_removing(
-    tmp_path: Path,
-) -> None:
-    options = CacheOptions(tmp_path / "c", grace=0.0)
-    victim = tmp_path / "victim"
-    victim.mkdir()
-    planted: list[Path] = []
-
-    def plant(step: str, path: Path) -> None:
-        # Just before the entry is opened to be removed, its directory is exchanged.
-        if step == "open" and planted == [path]:
-            path.parent.rename(tmp_path / "moved")
-            (victim / path.name).write_text("precious")
-            path.parent.symlink_to(victim)
-            planted.append(victim / path.name)
-
-    cache = SafeCache.open(options, before_step=plant)
-    what = sample()
-    cache.put(what.descriptor, Upstream(what).fetch)
-    planted.append(cache.store.path(Key.of("blobs", what.descriptor.digest)))
-    cache.upkeep().clear()
-    assert planted[1].read_text() == "precious"
 
 
 def bomb(size: int = 200_000_000) -> Sample:
