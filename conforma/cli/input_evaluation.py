@@ -16,9 +16,10 @@ from conforma.cli.color import report_options
 from conforma.cli.inputs import Policy
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.outcome import Collected, together
-from conforma.cli.preparation import World, compiled, make_verifier, open_world
+from conforma.cli.preparation import compiled, make_verifier
 from conforma.cli.signals import run_until_told
 from conforma.cli.version import version
+from conforma.cli.world import World, open_world
 from conforma.errors import BadPolicyConfig, ConformaError
 from conforma.policy.effective_time import EffectiveTime, rfc3339_nano
 from conforma.policy.evaluation import SourceGroupEvaluator

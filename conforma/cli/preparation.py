@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct, field
@@ -13,25 +12,21 @@ from msgspec import Struct, field
 from conforma.cache.images import ImageReader
 from conforma.cancellation import Cancellation
 from conforma.cli import inputs
-from conforma.cli.inputs import LoadKey, Policy
-from conforma.cli.network import tell_totals
+from conforma.cli.inputs import Policy
 from conforma.cli.options import Globals, ImageOptions
 from conforma.cli.vsa import Summaries
-from conforma.cli.wiring import open_layers, open_log, open_registry, retry_policy
-from conforma.errors import BadReference, InputError
+from conforma.cli.world import World, open_world
+from conforma.errors import BadReference
 from conforma.oci.reference import Reference
 from conforma.oci.registry import Registry
 from conforma.policy import workspace
 from conforma.policy.config import Identity
 from conforma.policy.evaluation import SourceGroupEvaluator
-from conforma.policy.kube import Kubernetes
 from conforma.policy.rego.builtins import builtins_for
 from conforma.policy.rego.engine import Engine
 from conforma.policy.selection import FilterType
 from conforma.policy.source import Sources
 from conforma.report.formats import DETAILED
-from conforma.trust.keys import PublicKey
-from conforma.trust.rekor_client import RekorClient
 from conforma.trust.root_sources import RootSources
 from conforma.trust.signature import Attestation, Signature
 from conforma.trust.trust_policy import TrustPolicy
@@ -103,22 +98,6 @@ class Preparation(Struct, frozen=True):
         )
 
 
-class World(Struct, frozen=True):
-    """What is outside: opened with the run, asked when somebody needs it."""
-
-    registry: Registry
-    open_cache: Callable[[], SafeCache | DirectLayers]
-    sources: Sources
-    log_client: RekorClient
-    cluster: Kubernetes
-
-    @property
-    def load_key(self) -> LoadKey:
-        """Reads a public key from wherever a text says it is."""
-        fetch = partial(_download, self.sources)
-        return partial(PublicKey.load, fetch=fetch, secrets=self.cluster.secret_field)
-
-
 def prepare(
     stack: ExitStack,
     engine: Engine | None,
@@ -162,47 +141,6 @@ def prepare(
         summaries=found.summaries,
         origins=origins,
     )
-
-
-def open_world(
-    stack: ExitStack,
-    options: ImageOptions,
-    settings: Globals,
-    cancellation: Cancellation,
-    origins: Origins | None,
-) -> World:
-    """Open what the options name; ``stack`` closes it."""
-
-    @cache
-    def layers() -> SafeCache | DirectLayers:
-        opened = open_layers(options.cache, cancellation, origins)
-        stack.enter_context(opened)
-        return opened
-
-    registry = stack.enter_context(
-        open_registry(
-            settings,
-            cancellation,
-            mirrors=options.mirror_from,
-            offline=options.offline,
-            cache=options.cache,
-            content=lambda: layers().content(),
-            origins=origins,
-        )
-    )
-    stack.callback(tell_totals, registry)
-    sources = stack.enter_context(
-        Sources(
-            lambda: registry,
-            cancellation,
-            retry=retry_policy(settings),
-            use_mirrors=bool(options.mirror_from),
-            offline=options.offline,
-        )
-    )
-    log_client = stack.enter_context(open_log(settings, cancellation, offline=options.offline))
-    cluster = Kubernetes(settings.kubeconfig, offline=options.offline)
-    return World(registry, layers, sources, log_client, cluster)
 
 
 def compiled(
@@ -294,12 +232,3 @@ def _trusted(identity: Identity | None) -> trust_identity.Identity | None:
         issuer_regexp=identity.issuer_regexp,
         subject_regexp=identity.subject_regexp,
     )
-
-
-def _download(sources: Sources, url: str) -> bytes:
-    """The one file that an https URL names. Raises ``InputError`` for an archive of several."""
-    fetched = sources.fetch(url)
-    files = [path for path in fetched.path.iterdir() if path.is_file()]
-    if len(files) != 1:
-        raise InputError(f"{fetched.pinned}: expected one file, found {len(files)}")
-    return files[0].read_bytes()

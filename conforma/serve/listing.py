@@ -11,7 +11,7 @@ from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.serve.bodies import MemoryBody
 from conforma.serve.httpd import Incoming, Response
-from conforma.serve.store import Repository
+from conforma.serve.repository import Repository
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 

@@ -32,7 +32,8 @@ from conforma.serve.limits import Limits
 from conforma.serve.listing import page_of_names, page_of_referrers
 from conforma.serve.log import RequestLog
 from conforma.serve.ranges import wanted_range
-from conforma.serve.store import Repository, Store, StoredManifest
+from conforma.serve.repository import Repository, StoredManifest
+from conforma.serve.store import Store
 from conforma.serve.uploads import Uploads, failure
 
 # Distribution specification 1.1: registries should accept manifests of 4 MiB.

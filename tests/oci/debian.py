@@ -29,7 +29,7 @@ from conforma.serve.auth import REALM_PATH, BearerAuth
 from conforma.serve.bodies import MemoryBody
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.registry import RegistryServer
-from conforma.serve.store import StoredManifest
+from conforma.serve.repository import StoredManifest
 
 _LISTENING: Final = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 _WHERE: Final = re.compile(r"/v2/(?P<name>.+?)/(?P<rest>(?:manifests|blobs|tags|referrers)/.*)")
