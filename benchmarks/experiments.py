@@ -149,7 +149,9 @@ TARGETS: Final = {
     "T12 T14 T15": "release",
     "T13": "contention -- only=2",
     "T16 T17": "startup",
+    "T18 T19": "documents",
     "T20": "scans -- only=20",
+    "cold": "cold",
 }
 ROWS: Final = {
     "E4": r"^(wall, ours|sequential loop : ours|httpx, same threads : ours)$",
