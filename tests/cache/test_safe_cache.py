@@ -36,7 +36,6 @@ from conforma.oci.manifest import Descriptor
 from tests.cache.candidates import flights
 from tests.cache.upstream import PATIENCE, Gate, Sample, Upstream, sample, together
 from tests.oci.scenery import until
-from tests.races.layers import FILE, LAYERS
 
 VIEWS = ("compressed", "uncompressed")
 
@@ -263,99 +262,6 @@ def test_lc_05_always_means_on_every_open(tmp_path: Path) -> None:
         path.write_bytes(bytes(len(upstream.content)))
         assert read(cache, upstream) == upstream.content
         assert cache.stats.quarantines == count
-
-
-def flip(path: Path, at: float) -> None:
-    """Change one bit of a file, so far into it."""
-    content = bytearray(path.read_bytes())
-    content[int(at * (len(content) - 1))] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("compressed", [True, False])
-def test_lc_05_a_blob_that_does_not_unpack_is_hashed_before_the_layer_is_blamed(
-    cache: SafeCache, compressed: bool, at: float
-) -> None:
-    """Found by the explorer: a rotten blob was told to be a broken layer, in every run."""
-    what = sample()
-    if not compressed:
-        what = Sample(what.plain, what.plain, media_types.OCI_LAYER)
-    upstream = Upstream(what)
-    assert read(cache, upstream) == what.blob
-    flip(cache.store.path(Key.of("blobs", what.descriptor.digest)), at)
-    assert read(cache, upstream, "uncompressed") == what.plain
-    assert read(cache, upstream) == what.blob
-    assert cache.stats.quarantines == 1
-    assert upstream.requests == 2
-
-
-def test_lc_05_a_layer_that_really_is_broken_is_fetched_once(cache: SafeCache) -> None:
-    upstream = Upstream(Sample(b"", b"\x1f\x8b" + bytes(100_000)))
-    for _ in range(2):
-        with pytest.raises(BadArchive):
-            read(cache, upstream, "uncompressed")
-    assert upstream.requests == 1
-    assert cache.stats.quarantines == 0
-
-
-def test_lc_05_no_proof_is_made_from_a_rotten_blob(tmp_path: Path) -> None:
-    """Nobody claims a DiffID, and a tar that is stored as it is has no checksum of its own."""
-    plain = sample().plain
-    upstream = Upstream(Sample(plain, plain, media_types.OCI_LAYER))
-    descriptor = upstream.sample.descriptor
-    with SafeCache.open(CacheOptions(tmp_path / "cache")) as cache:
-        read(cache, upstream)
-        flip(cache.store.path(Key.of("blobs", descriptor.digest)), 0.5)
-        with cache.layer(descriptor, None, upstream.fetch).uncompressed() as source:
-            assert source.read() == plain
-        assert cache.stats.quarantines == 1
-
-
-@pytest.mark.parametrize("view", ["compressed", "stream"])
-def test_lc_05_what_is_small_is_hashed_whatever_the_policy(cache: SafeCache, view: str) -> None:
-    """The configuration of an image is judged as it is, so a bit that flipped in it would be, too."""
-    upstream = Upstream(sample(size=10_000))
-    assert read(cache, upstream) == upstream.content
-    flip(cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest)), 0.5)
-    with SafeCache.open(cache.options) as later:
-        assert read(later, upstream, view) == upstream.content
-        assert later.stats.quarantines == 1
-
-
-def test_lc_05_a_file_that_somebody_replaced_meanwhile_is_not_held_to_be_bad(
-    cache: SafeCache,
-) -> None:
-    """File systems give the number of a removed file to the next one."""
-    upstream = Upstream(sample())
-    read(cache, upstream)
-    key = Key.of("blobs", upstream.sample.descriptor.digest)
-    path = cache.store.path(key)
-    removed = path.with_name("removed")
-    handle = cache.store.open(key, None)
-    assert handle is not None
-    path.rename(removed)
-    path.write_bytes(upstream.content)
-    cache.store.quarantine(key, handle)
-    removed.rename(path)
-    assert cache.store.open(key, len(upstream.content)) is not None
-    assert not (cache.store.root / "quarantine").exists()
-
-
-def test_lc_05_no_table_is_made_of_a_rotten_tar(tmp_path: Path) -> None:
-    what = LAYERS[1]
-    upstream = Upstream(Sample(what.plain, what.blob))
-    for damaged in (False, True):
-        with SafeCache.open(CacheOptions(tmp_path / "cache")) as cache:
-            if damaged:
-                cache.store.path(Key.of("tocs", what.diff_id)).unlink()
-                path = cache.store.path(Key.of("layers", what.diff_id))
-                path.write_bytes(path.read_bytes().replace(what.file, bytes(len(what.file))))
-            contents = layer_of(cache, upstream).contents()
-            row = contents.toc.row(contents.toc.find(FILE.replace("/", "\0").encode()))
-            assert contents.read(row, FILE, 1 << 20) == what.file
-            assert cache.stats.quarantines == damaged
-    assert upstream.requests == 1
 
 
 @pytest.mark.parametrize("length", [512 * k for k in range(0, 21, 4)])
