@@ -9,6 +9,7 @@ guards queues, states and counts; nothing slow happens under it.
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,9 @@ from conforma.mirror.plan import FINAL, Item, State, check_order
 from conforma.mirror.staging import Staging
 from conforma.mirror.tally import Tally
 from conforma.oci.registry import Registry
+from conforma.validate.exhaustion import explained
+
+log = logging.getLogger(__name__)
 
 _Lane = Literal["blobs", "small"]
 _SMALL_AT_ONCE: Final = 8
@@ -132,6 +136,12 @@ class Run:
             if self._cancellation.cancelled:
                 return "cancelled", ""
             return "failed", error.message
+        except Exception as error:
+            # An item that never ends would keep the run waiting for ever.
+            if (explanation := explained(error)) is not None:
+                return "failed", explanation.message
+            log.exception("internal error while mirroring %s", item)
+            return "failed", f"internal error: {type(error).__name__}: {error}"
 
     def _move(self, item: Item) -> bool:
         """Bring the item to the destination; whether that took a change there."""

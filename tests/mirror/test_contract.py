@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -264,6 +265,25 @@ def test_pm_09_a_second_run_moves_only_what_is_missing(
     assert more.status == 0 and more.summary["verified"]["problems"] == []
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("a bug"), "internal error: ValueError: a bug"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+    ],
+)
+def test_pm_08_a_failure_that_nobody_foresaw_is_told_and_ends_no_other(
+    error: Exception, reason: str
+) -> None:
+    items = [_item(bytes([n])) for n in range(4)]
+    digests = [item.descriptor.digest for item in items]
+    destination = _Failing(digests[0], error)
+    _run(Plan([PlannedImage("x", items[0].target, items[0].target)], items), destination)
+    assert [item.state for item in items] == ["failed", *["copied"] * 3]
+    assert items[0].reason == reason
+    assert sorted(destination.written) == sorted(digests[1:])
+
+
 def test_pm_09_two_runs_do_not_write_one_archive(tmp_path: Path) -> None:
     place = tmp_path / "a.tar"
     items = [_item(bytes([n])) for n in range(2)]
@@ -519,3 +539,16 @@ class _Counting:
 
     def finish(self) -> None:
         pass
+
+
+class _Failing(_Counting):
+    """A destination that fails for one blob in a way that nobody foresaw."""
+
+    def __init__(self, victim: Digest, error: Exception) -> None:
+        super().__init__()
+        self._victim, self._error = victim, error
+
+    def put_blob(self, target: Reference, descriptor: Descriptor, source: object) -> None:
+        if descriptor.digest == self._victim:
+            raise self._error
+        super().put_blob(target, descriptor, source)
