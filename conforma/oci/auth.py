@@ -17,6 +17,7 @@ from conforma.cancellation import Cancellation
 from conforma.errors import AccessDenied, BadResponse
 from conforma.oci.flights import Flights
 from conforma.oci.reference import Reference, is_loopback_host
+from conforma.oci.target import server_of
 
 if TYPE_CHECKING:
     from conforma.oci.challenge import Challenge
@@ -197,11 +198,12 @@ class Authorizer:
 
         A registry may name any public token service: what it is shown there
         is its own. It may not make us talk to our own machine or network
-        equipment, nor without TLS.
+        equipment, to a private address unless it is at one itself, nor
+        without TLS.
         """
         from urllib.parse import urlsplit
 
-        from conforma.oci.redirects import is_internal
+        from conforma.oci.redirects import is_in_private, is_internal, is_private
 
         realm = urlsplit(challenge["realm"])
         host = realm.hostname or ""
@@ -209,11 +211,14 @@ class Authorizer:
         scheme_fits = realm.scheme == "https" or (
             realm.scheme == "http" and self._scheme(reference.registry) == "http"
         )
-        if not host or not scheme_fits or (is_internal(host) and not at_home):
+        strange = is_internal(host) or (
+            is_private(host) and not is_in_private(server_of("https", reference.registry)[0].host)
+        )
+        if not host or not scheme_fits or (strange and not at_home):
             raise AccessDenied(
                 f"{reference}: the registry names a token service we do not talk to: "
                 f"{challenge['realm'].partition('?')[0][:200]!r}",
-                hint="it must be an https address, and not one of this machine",
+                hint="it must be an https address, and not one of this machine or of a private network",
             )
 
 

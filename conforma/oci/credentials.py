@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import logging
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -180,7 +181,8 @@ def _existing(path: Path) -> Iterator[Path]:
 
 def _read(path: Path) -> _File:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        status = path.stat()
+        if status.st_size > _LARGEST_FILE:
             raise InputError(f"{path}: too large for a registry authentication file")
         document = json.loads(path.read_text(encoding="utf-8") or "{}")
     except OSError as cause:
@@ -199,8 +201,18 @@ def _read(path: Path) -> _File:
         for key, entry in auths.items()
         if (found := _from_entry(entry, path)) is not None
     }
+    if entries and status.st_mode & stat.S_IROTH and _is_open_to_all(path):
+        _log.warning(
+            "%s: everybody on this machine can read the credentials in it; chmod 600 keeps them out",
+            path,
+        )
     named = {_normal(key): helper for key, helper in helpers.items() if isinstance(helper, str)}
     return _File(path, entries, named, store if isinstance(store, str) else None)
+
+
+def _is_open_to_all(path: Path) -> bool:
+    """Whether every directory on the way to a file lets everybody through."""
+    return all(place.stat().st_mode & stat.S_IXOTH for place in path.resolve().parents)
 
 
 def _normal(key: str) -> str:

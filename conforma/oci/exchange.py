@@ -96,6 +96,11 @@ class Exchange:
                 continue
             finally:
                 response.close()
+            if faults.is_throttled(response.status_code, body):
+                # Some put the refusal into an answer that says that all is well.
+                target = self.target(ask)
+                self._refused(ask, target, response, attempts, body, redirected=False)
+                continue
             return Answer(
                 response.status_code, response.headers, body, response.place, response.mirror
             )
@@ -161,7 +166,8 @@ class Exchange:
                     response.place = ask.reference.registry
                     self.pool.adapt(origin, overloaded=False)
                     return response
-                self._refused(ask, target, response, attempts, redirected=redirected)
+                body = self.login.error_body(response)
+                self._refused(ask, target, response, attempts, body, redirected=redirected)
             except broken.TransportError as cause:
                 error = self.explained(ask, cause)
                 if not faults.may_pass(cause):
@@ -216,11 +222,11 @@ class Exchange:
         target: Target,
         response: Response,
         attempts: Attempts,
+        body: bytes,
         *,
         redirected: bool,
     ) -> None:
-        """Return after a wait if another attempt is due, else raise what the status means."""
-        body = self.login.error_body(response)
+        """Return after a wait if another attempt is due, else raise what the answer means."""
         status = response.status_code
         origin = target.origin
         error = faults.refused(ask.method, target, status, body)

@@ -41,7 +41,12 @@ def is_throttled(status: int, body: bytes) -> bool:
     """Whether a refusal means "too many requests", whatever its status."""
     if status == 429:
         return True
-    return status in (400, 403) and any(code == "TOOMANYREQUESTS" for code, _ in diagnostics(body))
+    return (
+        status in (200, 400, 403)
+        and len(body) <= LONGEST_ERROR_BODY
+        and b"TOOMANYREQUESTS" in body
+        and any(code == "TOOMANYREQUESTS" for code, _ in diagnostics(body))
+    )
 
 
 def refused(
@@ -55,6 +60,8 @@ def refused(
         return NotFound(message, hint=hint or "check registry, repository and tag for misspellings")
     if status in (401, 403):
         return AccessDenied(message, hint=hint)
+    if status == 407:
+        return RegistryUnreachable(message, hint="the proxy refused: check HTTPS_PROXY")
     if status == 408 or status >= 500:
         return RegistryUnreachable(message, hint="the registry is in trouble; try again later")
     return BadResponse(message, hint=hint)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from conforma.errors import BadResponse
@@ -69,10 +70,38 @@ def _target(response: Response, reference: Reference, *, plain: bool) -> Target:
 
 def is_internal(host: str) -> bool:
     """Whether ``host`` is this machine or a link-local address (cloud metadata services)."""
-    if is_loopback_host(f"[{host}]" if ":" in host else host):
+    if is_loopback_host(host.rstrip(".")):
         return True
+    address = _address(host)
+    return address is not None and (
+        address.is_loopback or address.is_link_local or address.is_unspecified
+    )
+
+
+def is_private(host: str) -> bool:
+    """Whether ``host`` is an address, not a name, within some private network."""
+    address = _address(host)
+    return address is not None and address.is_private
+
+
+def is_in_private(host: str) -> bool:
+    """Whether ``host``, perhaps a name, is within some private network; false if nobody knows it."""
     try:
-        address = ip_address(host)
-    except ValueError:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
         return False
-    return address.is_link_local or address.is_unspecified
+    return any(is_private(str(place[4][0])) for place in found)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that ``host`` is, in every form that a resolver takes for one (inet_aton(3))."""
+    plain = host.strip("[]").rstrip(".").partition("%")[0]
+    try:
+        found = ip_address(plain)
+    except ValueError:
+        try:
+            return IPv4Address(socket.inet_aton(plain))  # such as 127.1 and 0x7f000001
+        except (OSError, UnicodeError):
+            return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found

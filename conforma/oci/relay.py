@@ -122,7 +122,9 @@ class Client:
         request = self._client.build_request(
             method, url, headers=headers, content=content, extensions={LANE: lane}
         )
-        # Cookies would tie requests of different repositories together.
+        # Cookies would tie requests of different repositories together. The client kept
+        # those of earlier answers, perhaps of one that came since it was last told to forget.
+        request.headers.pop("Cookie", None)
         self._client.cookies.clear()
         with _ours():
             return Relayed(self._client.send(request, stream=True))

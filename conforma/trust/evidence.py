@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from conforma.errors import BadEvidence, BadManifest, NotFound
+from conforma.errors import BadEvidence, BadManifest, BadResponse, NotFound
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor, Manifest
 from conforma.oci.reference import Reference
@@ -106,6 +106,12 @@ class EvidenceReader:
         place = image.pinned(found.digest)
         try:
             manifest = self._registry.manifest(place)
+        except NotFound as cause:
+            raise BadResponse(
+                f"{place}: the registry lists it among what refers to {image}, but does not have it:"
+                f" {cause.message}",
+                hint="push it again, or remove it from the list",
+            ) from cause
         except BadManifest as cause:
             if not (found.artifact_type or "").startswith(BUNDLE):
                 return None  # Nothing says that this is evidence at all.

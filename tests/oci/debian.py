@@ -27,6 +27,7 @@ from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.serve.auth import REALM_PATH, BearerAuth
 from conforma.serve.bodies import MemoryBody
+from conforma.serve.guard import token
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.registry import RegistryServer
 from conforma.serve.repository import StoredManifest
@@ -113,7 +114,7 @@ class DebianRegistry(RegistryServer):
 
     def _handle(self, incoming: Incoming) -> Response:
         if incoming.path == REALM_PATH and isinstance(self.auth, BearerAuth):
-            return self._token(incoming, self.auth)
+            return token(self.auth, incoming)
         match = _WHERE.fullmatch(incoming.path)
         refusal = self._refuse(incoming, match and match["name"])
         if refusal is not None:

@@ -13,6 +13,7 @@ from acceptance.private_sigstore.fulcio import spki
 from conforma.errors import (
     AccessDenied,
     BadEvidence,
+    BadResponse,
     DigestMismatch,
     NoMatchingSignature,
     NoSignature,
@@ -314,6 +315,24 @@ def test_a_listed_blob_that_is_missing_is_an_inconsistent_registry(world: World)
     world.server.faults.add(Fault(status=404), path=f"/blobs/{made.digest}", times=None)
     with pytest.raises(NotFound):
         world.verifier(world.lab.by_key()).image_signatures(world.image)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_listed_referrer_that_is_missing_is_an_inconsistent_registry(
+    world: World, signed: bool
+) -> None:
+    """It may be what speaks against the image, whatever else there is."""
+    bundle = world.lab.bundle(cosign.image_statement(str(world.digest)))
+    world.refer(json.dumps(bundle).encode(), cosign.BUNDLE_TYPE)
+    if signed:
+        world.tag("sig", signature(world))
+        world.tag("att", attestation(world))
+    (listed,) = world.registry.referrers(world.image)
+    world.server.faults.add(Fault(status=404), path=f"/manifests/{listed.digest}", times=None)
+    verifier = world.verifier(world.lab.by_key())
+    for ask in (verifier.image_signatures, verifier.attestations, verifier.unverified_attestations):
+        with pytest.raises(BadResponse, match=f"{listed.digest}: the registry lists it among"):
+            ask(world.image)
 
 
 def test_a_changed_blob_is_no_verdict(world: World) -> None:
