@@ -20,7 +20,7 @@ const patience = 3 * time.Second
 // by what it frees, so few that free much are cheap: while rules are compiled
 // and small inputs judged they are far apart, and where large inputs fill the
 // room it is they that set the peak, which is no higher for it.
-const roomy = 224 << 20
+const roomy = 272 << 20
 
 const (
 	oftenest  = 50
