@@ -15,14 +15,11 @@ from conforma.oci.digest import Digest
 from conforma.serve.images import artifact_of
 from conforma.serve.signing import (
     BUNDLE,
-    DSSE_ENVELOPE,
-    SIMPLE_SIGNING,
     add_tag_layer,
     subject_of,
 )
 from conforma.serve.store import Store
-
-SIGNATURE = "dev.cosignproject.cosign/signature"
+from conforma.trust.evidence import DSSE_ENVELOPE, SIGNATURE, SIMPLE_SIGNING
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,14 @@ def kept_release(directory: Path) -> Iterator[tuple[Release, RegistryServer]]:
     """
     try:
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+        release = Release(directory=directory, **note)
+        port = int(release.host.rpartition(":")[2])
+    except (OSError, ValueError, TypeError, AttributeError) as cause:
         raise InputError(
             f"{directory} holds no release of the demo", hint="make one with conforma demo --keep"
         ) from cause
-    release = Release(directory=directory, **note)
     try:
-        server = RegistryServer(directory / "registry", port=int(release.host.rpartition(":")[2]))
+        server = RegistryServer(directory / "registry", port=port)
     except OSError as cause:
         raise InputError(
             f"{release.host}, where the release says it is, cannot be served: {cause.strerror}",
@@ -240,6 +241,7 @@ def _write(release: Release, components: list[dict[str, Any]], key: SigningKey) 
     release.policy.write_text(gojson.dumps(policy, indent="  ") + "\n", encoding="utf-8")
     release.snapshot.write_text(gojson.dumps(snapshot, indent="  ") + "\n", encoding="utf-8")
     release.public_key.write_text(key.public_pem, encoding="utf-8")
-    (here / "cosign.key").write_text(key.private_pem, encoding="utf-8")
-    (here / "cosign.key").chmod(0o600)
+    private = here / "cosign.key"
+    private.touch(mode=0o600)  # before there is anything to read in it
+    private.write_text(key.private_pem, encoding="utf-8")
     (here / _NOTE).write_text(json.dumps(note), encoding="utf-8")

@@ -27,15 +27,12 @@ from conforma.serve.signing_key import SigningKey
 from conforma.serve.statements import statement
 from conforma.serve.store import Store
 from conforma.serve.transparency import LogEntry, TransparencyLog
+from conforma.trust.bundle import COSIGN_SIGN
 from conforma.trust.envelope import IN_TOTO, STATEMENT_V1, pre_authentication_encoding
+from conforma.trust.evidence import DSSE_ENVELOPE, REKOR_BUNDLE, SIGNATURE, SIMPLE_SIGNING
 from conforma.trust.signature import Layout
 
-SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
-DSSE_ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-SIGNATURE = "dev.cosignproject.cosign/signature"
-LOG_BUNDLE = "dev.sigstore.cosign/bundle"
-COSIGN_SIGN = "https://sigstore.dev/cosign/sign/v1"
 _NO_TIME = "0001-01-01T00:00:00Z"
 
 
@@ -249,7 +246,7 @@ def _cosign_manifest(layers: Sequence[Descriptor]) -> tuple[bytes, bytes]:
 
 
 def _log_note(entry: LogEntry | None) -> dict[str, str]:
-    return {} if entry is None else {LOG_BUNDLE: entry.annotation}
+    return {} if entry is None else {REKOR_BUNDLE: entry.annotation}
 
 
 def _predicate_type(payload: bytes) -> str:

@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from conforma.oci.digest import Digest
-from conforma.serve.signing import SIGNATURE, Signer, add_tag_layer, envelope_of
+from conforma.serve.signing import Signer, add_tag_layer, envelope_of
 from conforma.serve.signing_key import SigningKey
 from conforma.serve.statements import Build, provenance_v02
+from conforma.trust.evidence import SIGNATURE
 from tests.cli.bad_release import BAD, BadRelease, assert_refused, assert_violated
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,8 @@ from conforma.serve.demo_release import (
     kept_release,
 )
 from conforma.serve.registry import RegistryServer
-from conforma.serve.signing import SIGNATURE, tag_of
+from conforma.serve.signing import tag_of
+from conforma.trust.evidence import SIGNATURE
 from conforma.trust.keys import PublicKey
 
 pytestmark = pytest.mark.slow
@@ -118,3 +119,7 @@ def test_what_can_be_no_directory_is_refused(tmp_path: Path) -> None:
 def test_a_directory_without_a_release_is_an_explained_failure(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no release"), kept_release(tmp_path):
         pass
+    for note in ("{", "[]", '{"host": 5}', '{"unknown": 1}'):
+        (tmp_path / "release.json").write_text(note)
+        with pytest.raises(InputError, match="holds no release"), kept_release(tmp_path):
+            pass

@@ -14,8 +14,6 @@ from conforma.oci.digest import Digest
 from conforma.serve.images import Member, image_of, layer_of
 from conforma.serve.sboms import Package, cyclonedx, spdx
 from conforma.serve.signing import (
-    LOG_BUNDLE,
-    SIGNATURE,
     Signer,
     attach_sbom,
     copy_evidence,
@@ -28,6 +26,7 @@ from conforma.serve.statements import Build, provenance_v02, provenance_v1
 from conforma.serve.store import Store
 from conforma.serve.transparency import TransparencyLog
 from conforma.trust.envelope import Envelope, Statement
+from conforma.trust.evidence import REKOR_BUNDLE, SIGNATURE
 from conforma.trust.keys import PublicKey
 from conforma.trust.simple_signing import check_claim
 from conforma.trust.slsa import check_schema
@@ -118,7 +117,7 @@ def test_log_entries_are_promised_by_the_logs_key(store: Store) -> None:
     hashes = []
     for suffix in ("sig", "att"):
         [(blob, notes)] = layers(store, suffix)
-        bundle = json.loads(notes[LOG_BUNDLE])
+        bundle = json.loads(notes[REKOR_BUNDLE])
         promise = base64.b64decode(bundle["SignedEntryTimestamp"])
         PublicKey.load(log.key.public_pem).verify(promise, rfc8785.dumps(bundle["Payload"]))
         assert bundle["Payload"]["logID"] == hashlib.sha256(log.key.public_der).hexdigest()
