@@ -10,7 +10,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-SUPPORT = {"__main__", "ledger_plot", "ledger_results", "measure", "processes"}
+SUPPORT = {"__main__", "ledger_plot", "ledger_results", "measure", "processes", "slow_signer"}
 
 
 def names() -> list[str]:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Served, medians, mib, table
+from benchmarks.measure import Served, medians, mib, numbers, table
 from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.manifest import Descriptor
@@ -124,7 +124,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 def racing(kind: str, directory: Path, threads: int, reads: int) -> tuple[int, int, int]:

@@ -23,12 +23,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-from securesystemslib.signer import CryptoSigner, Signature, Signer
+from securesystemslib.signer import CryptoSigner
 
 from benchmarks.ledger_plot import draw
 from benchmarks.ledger_results import Result, load, report, save
+from benchmarks.slow_signer import SlowSigner
 from conforma.ledger import keys
 from conforma.ledger.commit import Committer
 from conforma.ledger.config import Config
@@ -43,34 +43,17 @@ WORKERS = (1, 2, 4, 8)
 CONTENT = b'{"payload":"' + b"A" * 2400 + b'"}'
 
 
-class SlowSigner(Signer):
-    """The online key behind a service: snapshot and timestamp cost half a commit each."""
-
-    def __init__(self, signer: CryptoSigner) -> None:
-        self._signer = signer
-
-    @property
-    def public_key(self) -> Any:
-        """The key that clients verify with."""
-        return self._signer.public_key
-
-    @classmethod
-    def from_priv_key_uri(cls, *_: Any) -> SlowSigner:
-        """Not offered."""
-        raise NotImplementedError
-
-    def sign(self, payload: bytes) -> Signature:
-        """Sign, after the time that a service takes for it."""
-        if payload.startswith((b'{"_type":"snapshot"', b'{"_type":"timestamp"', b'{"commit"')):
-            time.sleep(COMMIT / 2)
-        return self._signer.sign(payload)
+def service_time(payload: bytes) -> float:
+    """Seconds for a signature: snapshot and timestamp cost half a commit each."""
+    serial = (b'{"_type":"snapshot"', b'{"_type":"timestamp"', b'{"commit"')
+    return COMMIT / 2 if payload.startswith(serial) else 0.0
 
 
 def slow(ledger: Ledger, key: str) -> SlowSigner:
     """The ledger's online key, slowed down."""
     signer = keys.online(key, ledger.state.root)
     assert isinstance(signer, CryptoSigner)
-    return SlowSigner(signer)
+    return SlowSigner(signer, service_time)
 
 
 def grouped(publisher: Publisher, name: str, count: int, acks: list[float]) -> None:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.measure import Served, python, table
+from benchmarks.measure import Served, numbers, python, table
 
 SERVER = """
 import json, sys
@@ -80,7 +80,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 @dataclass(frozen=True, slots=True)

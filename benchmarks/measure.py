@@ -48,6 +48,12 @@ def child(arguments: Sequence[str], environment: Mapping[str, str] | None = None
     )
 
 
+def numbers(arguments: Sequence[str]) -> dict[str, int]:
+    """The options in words of the form ``name=number``."""
+    pairs = (argument.partition("=") for argument in arguments)
+    return {name: int(value) for name, _, value in pairs}
+
+
 def python(code: str) -> list[str]:
     """The arguments that run ``code`` in this interpreter."""
     return [sys.executable, "-c", code]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.measure import Served, table
+from benchmarks.measure import Served, numbers, table
 from conforma.serve.images import image_of, layer_of, random_member
 from conforma.serve.store import Store
 
@@ -64,7 +64,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 @dataclass(frozen=True, slots=True)

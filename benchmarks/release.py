@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Run, Served, child, mib, table
+from benchmarks.measure import Run, Served, child, mib, numbers, table
 from conforma.serve.images import Layer, Member, image_of, layer_of
 from conforma.serve.registry import RegistryServer
 from conforma.serve.signing import Signer
@@ -99,7 +99,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 @dataclass(frozen=True, slots=True)

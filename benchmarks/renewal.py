@@ -11,11 +11,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from securesystemslib.signer import CryptoSigner, Signature, Signer
+from securesystemslib.signer import CryptoSigner
 
-from benchmarks.measure import table
+from benchmarks.measure import numbers, table
+from benchmarks.slow_signer import SlowSigner
 from conforma.ledger import keys
 from conforma.ledger.config import Config
 from conforma.ledger.initialize import initialize
@@ -34,30 +34,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
-
-
-class SlowSigner(Signer):
-    """A key behind a service that takes its time, and serves many at once."""
-
-    def __init__(self, signer: Signer, seconds: float) -> None:
-        self._signer = signer
-        self._seconds = seconds
-
-    @property
-    def public_key(self) -> Any:
-        """The key that clients verify with."""
-        return self._signer.public_key
-
-    @classmethod
-    def from_priv_key_uri(cls, *_: Any) -> SlowSigner:
-        """Not offered."""
-        raise NotImplementedError
-
-    def sign(self, payload: bytes) -> Signature:
-        """Sign, late."""
-        time.sleep(self._seconds)
-        return self._signer.sign(payload)
+        return cls(**numbers(arguments))
 
 
 def renew(options: Options, workers: int) -> float:
@@ -68,7 +45,7 @@ def renew(options: Options, workers: int) -> float:
         with Ledger(directory, parallel=workers) as ledger:
             online = keys.online(str(key_directory / "online.pem"), ledger.state.root)
             assert isinstance(online, CryptoSigner)
-            publisher = Publisher(ledger, SlowSigner(online, options.sign / 1000))
+            publisher = Publisher(ledger, SlowSigner(online, lambda _: options.sign / 1000))
             started = time.perf_counter()
             publisher.bump(everything=True).result()
             seconds = time.perf_counter() - started

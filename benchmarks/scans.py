@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.layers import PIECE, taken, text_layer
-from benchmarks.measure import child, mib, python, table
+from benchmarks.measure import child, mib, numbers, python, table
 from benchmarks.release import make_layer
 from benchmarks.transfer import serving
 from conforma.cache.options import CacheOptions
@@ -87,7 +87,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 def wanted(entries: int) -> set[str]:

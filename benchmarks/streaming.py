@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import table
+from benchmarks.measure import numbers, table
 
 UPSTREAM = """
 import json, sys
@@ -91,7 +91,7 @@ class Options:
     @classmethod
     def parse(cls, arguments: list[str]) -> Options:
         """From ``name=number`` words."""
-        return cls(**{name: int(value) for name, _, value in (a.partition("=") for a in arguments)})
+        return cls(**numbers(arguments))
 
 
 class Upstream:
