@@ -12,21 +12,24 @@ from typing import Final
 
 from conforma.cache.handles import BLOCK, SharedFile
 
-SHARED: Final = 4 * BLOCK
+SHARED: Final = 8 * BLOCK
 """At most so many bytes are kept for each file, however many read it."""
+ALONE: Final = 2 * BLOCK
+"""And so many while no block has been wanted twice: most downloads have one reader."""
 _MOST: Final = 64  # blocks, as those of a slow download are small
 
 
 class GrowingFile(SharedFile):
     """A file of which nothing changes but the length, until :meth:`settle`. Thread safe."""
 
-    __slots__ = ("_blocks", "_kept", "_lock", "_settled")
+    __slots__ = ("_blocks", "_kept", "_lock", "_room", "_settled")
 
     def __init__(self, descriptor: int, size: int) -> None:
         super().__init__(descriptor, size)
         self._lock = threading.Lock()
         self._blocks: dict[int, bytes] = {}  # by offset, the oldest first
         self._kept = 0
+        self._room = ALONE
         self._settled = False
 
     @property
@@ -45,7 +48,9 @@ class GrowingFile(SharedFile):
             block = super().block_at(offset, upto)
             if block:
                 self._keep(offset, block)
-        elif len(block) > upto - offset:
+            return block
+        self._room = SHARED
+        if len(block) > upto - offset:
             return block[: upto - offset]  # this reader may not see as much
         return block
 
@@ -62,5 +67,5 @@ class GrowingFile(SharedFile):
                 return
             self._blocks[offset] = block
             self._kept += len(block)
-            while self._kept > SHARED or len(self._blocks) > _MOST:
+            while self._kept > self._room or len(self._blocks) > _MOST:
                 self._kept -= len(self._blocks.pop(next(iter(self._blocks))))

@@ -24,14 +24,14 @@ from conforma.errors import CacheError, Interrupted
 
 T = TypeVar("T")
 
-# Seconds between two rounds of waking. Waking costs the interpreter, which the work
-# needs as well: with the second pause, for each of those who follow, it has
-# little of the time. With the first, one that follows a fast download finds pieces worth
-# being woken for. After so many bytes waking costs less than that they wait,
-# because they find them in memory only for a while (see recent.py).
-_PAUSE: Final = 0.003
-_PAUSE_EACH: Final = 0.002
-_ENOUGH: Final = 2 << 20
+# Seconds between two rounds of waking, for each of those who follow. Waking costs the
+# interpreter, which the work needs as well, so it gets little of the time; yet one that
+# follows a fast download finds pieces worth being woken for. Followers look by themselves
+# every quarter of a second, all at once, so a round comes sooner. After so many bytes waking
+# costs less than that they wait, because they find them in memory only for a while (see recent.py).
+_PAUSE_EACH: Final = 0.003
+_LONGEST_PAUSE: Final = 0.2
+_ENOUGH: Final = 4 << 20
 
 _filling = threading.local()
 _groups: weakref.WeakSet[SingleFlight[Any]] = weakref.WeakSet()
@@ -104,7 +104,7 @@ class Flight(Generic[T]):
         if (
             final
             or reached - self._woken_at >= _ENOUGH
-            or now - self._woken >= max(_PAUSE, _PAUSE_EACH * len(self.followers))
+            or now - self._woken >= min(_PAUSE_EACH * max(1, len(self.followers)), _LONGEST_PAUSE)
         ):
             self._woken, self._woken_at = now, reached
             self.queue.ring()

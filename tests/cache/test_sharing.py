@@ -9,13 +9,13 @@ from conforma.cache.follow import HELD_BACK
 from conforma.cache.handles import BLOCK
 from conforma.cache.layers import Stream
 from conforma.cache.options import CacheOptions
-from conforma.cache.recent import SHARED, GrowingFile
+from conforma.cache.recent import ALONE, SHARED, GrowingFile
 from conforma.cache.safe_cache import SafeCache
 from conforma.errors import AccessDenied, DigestMismatch
 from tests.cache.candidates import flights
 from tests.cache.upstream import Gate, Upstream, sample, together
 
-BLOCKS = 6
+BLOCKS = 10
 SIZE = BLOCKS * BLOCK + 100_000
 MANY = 12
 
@@ -84,6 +84,18 @@ def test_lc_38_threads_that_follow_share_what_a_few_of_them_read(cache: SafeCach
     assert file.kept <= SHARED
     for reader in readers:
         reader.close()
+
+
+def test_lc_38_a_lone_reader_has_less_kept_for_it(cache: SafeCache) -> None:
+    upstream = Upstream(sample(size=SIZE))
+    gate = upstream.hold[5 * BLOCK] = Gate()
+    with stream(cache, upstream) as reader:
+        gate.wait_reached()
+        blocks = reader.blocks()
+        seen = [next(blocks) for _ in range(5)]
+        assert followed(cache).kept == ALONE
+        gate.open()
+        assert b"".join([*seen, *blocks]) == upstream.content
 
 
 def test_lc_34_blocks_end_before_what_is_held_back(cache: SafeCache) -> None:
