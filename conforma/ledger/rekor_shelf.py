@@ -18,8 +18,9 @@ from conforma.cancellation import Cancellation
 from conforma.errors import ConformaError, Interrupted, LedgerError
 from conforma.ledger.shelves import Backend
 from conforma.oci.digest import Digest
-from conforma.oci.options import RegistryOptions
+from conforma.oci.options import Patience, RegistryOptions
 from conforma.oci.reference import Reference
+from conforma.oci.retry import RetryPolicy
 from conforma.policy.source_url import without_secrets
 from conforma.trust.envelope import Envelope
 from conforma.trust.private_key import PrivateKey
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 _LARGEST: Final = 32 << 20
 _MOST_ENTRIES: Final = 50
+_SECONDS: Final = 30.0
+_RETRIES: Final = 3
 _ENTRIES: Final = "/api/v1/log/entries"
 _RETRIEVE: Final = "failed to retrieve VSA envelope"
 
@@ -52,7 +55,12 @@ class RekorShelf:
         self.name = backend.name
         self._url = backend.target.rstrip("/")
         self._signer = signer
-        options = RegistryOptions(user_agent="conforma-cli")
+        seconds = backend.seconds(_SECONDS)
+        options = RegistryOptions(
+            retry=RetryPolicy(max_retry=backend.retries(_RETRIES)),
+            patience=Patience(head=seconds, read=seconds),
+            user_agent="conforma-cli",
+        )
         self._exchange: Exchange = Exchange(options, cancellation, Meter())
         stack.callback(self._exchange.close)
         # Names the log in errors; the exchange asks about an image everywhere else.

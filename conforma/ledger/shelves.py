@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ BACKENDS: Final[Mapping[str, tuple[str, ...]]] = {
 _PUBLIC_LOG: Final = "https://rekor.sigstore.dev"
 _LARGEST: Final = 16 << 20
 _SECONDS: Final = 60.0
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Backend(Struct, frozen=True):
@@ -56,6 +59,12 @@ class Backend(Struct, frozen=True):
         for name in parameters:
             if name not in BACKENDS[kind]:
                 log.warning("--vsa-upload: %s has no parameter %s", kind, name)
+        backend = cls(kind, "", parameters)
+        try:
+            backend.seconds(_SECONDS)
+            backend.retries(0)
+        except ValueError as cause:
+            raise InputError(f"invalid storage config '{text}': {cause}") from cause
         aliases = ("server", "url") if kind == "rekor" else ("path", "dir", "directory")
         target = target or next((parameters[a] for a in aliases if parameters.get(a)), "")
         if not target and kind == "ledger":
@@ -69,6 +78,23 @@ class Backend(Struct, frozen=True):
     def name(self) -> str:
         """How it is called in messages."""
         return f"{self.kind}@{self.target}"
+
+    def seconds(self, default: float) -> float:
+        """The ``timeout`` parameter, such as ``30s``. Raises ``ValueError``."""
+        text = self.parameters.get("timeout", "")
+        if not text:
+            return default
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"timeout: {text!r} is not a duration such as 30s")
+        return float(match[1]) * _UNITS[match[2] or "s"]
+
+    def retries(self, default: int) -> int:
+        """The ``retries`` parameter. Raises ``ValueError``."""
+        text = self.parameters.get("retries", "")
+        if text and not re.fullmatch("[0-9]{1,3}", text):
+            raise ValueError(f"retries: {text!r} is not a number")
+        return int(text) if text else default
 
 
 class LocalShelf:
@@ -160,7 +186,7 @@ class LedgerShelf:
         from conforma.ledger.publisher import Publisher, Ticket
 
         parameters = self._backend.parameters
-        seconds = _number(parameters.get("timeout", ""), _SECONDS)
+        seconds = self._backend.seconds(_SECONDS)
         errors: list[ConformaError] = []
         with Ledger(Path(self._backend.target)) as ledger:
             spec = parameters.get("key", "") or os.environ.get(keys.KEY, "")
@@ -192,10 +218,3 @@ def about(summary: Summary) -> dict[str, str]:
         "status": str(summary.predicate.get("status", "")),
         "time": f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment is not None else "",
     }
-
-
-def _number(text: str, default: float) -> float:
-    try:
-        return max(0.0, float(text.removesuffix("s"))) if text else default
-    except ValueError:
-        return default

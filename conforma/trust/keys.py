@@ -239,7 +239,7 @@ def _read(
         return fetch(text)
     if plugin := kms.plugin_for(scheme, environ):
         return kms.public_key(plugin, text, environ)
-    hint = "known are k8s://, env://, http:// and https://"
+    hint = "known are k8s://, env:// and https://"
     if scheme == "gitlab":
         hint = "gitlab keys are not supported; give the exported public key as a PEM file"
     elif kms.is_service(scheme):

@@ -295,6 +295,37 @@ def test_a_log_that_takes_nothing_is_told_apart_from_one_that_gives_nothing() ->
         server.shutdown()
 
 
+def test_a_log_is_asked_again_as_often_as_its_parameters_say() -> None:
+    asked: list[str] = []
+
+    def busy(handler: Any) -> None:
+        asked.append(handler.path)
+        handler._answer(503, {})
+
+    handler = type("Handler", (Log,), {"do_POST": busy})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, ExitStack() as stack:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"rekor@http://127.0.0.1:{server.server_port}?retries=0&timeout=5s"
+        shelf = RekorShelf(Backend.parse(place), stack, Cancellation(), KEY)
+        with pytest.raises(LedgerError, match="failed to retrieve VSA envelope"):
+            shelf.summaries(DIGEST, "")
+        server.shutdown()
+    assert asked == ["/api/v1/index/retrieve"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "seconds"), [("", 7.0), ("30s", 30.0), ("2m", 120.0), ("250ms", 0.25), ("5", 5.0)]
+)
+def test_time_limits_of_shelves_are_durations(parameter: str, seconds: float) -> None:
+    assert Backend.parse(f"rekor?timeout={parameter}").seconds(7.0) == seconds
+
+
+@pytest.mark.parametrize("parameter", ["timeout=soon", "timeout=-1s", "retries=many", "retries=-1"])
+def test_parameters_that_mean_nothing_are_refused(parameter: str) -> None:
+    with pytest.raises(InputError, match=r"^invalid storage config 'rekor\?.*(duration|number)"):
+        Backend.parse(f"rekor?{parameter}")
+
+
 def test_an_interrupted_search_is_no_doubt_about_a_summary() -> None:
     class Stopped(Box):
         def summaries(self, digest: Digest, policy: str) -> Sequence[bytes]:
