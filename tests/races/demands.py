@@ -34,6 +34,9 @@ class Demand:
         self.error: str | None = None
         self.handle: Any = None
         self.inode: tuple[int, int] | None = None
+        """The file that has the entry's name when it was read, if there is one."""
+        self.pins = False
+        """Whether that must be the one that is open here."""
         self.moved = moved
         self.ended = threading.Event()
         self._trace = ""

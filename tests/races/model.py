@@ -140,9 +140,9 @@ class World:
             if demand.view == "contents":
                 self.served.add((demand.number, "uncompressed"))
         if demand.keep and demand.error is None:
-            if demand.number not in self.doubtful:  # else the name may be another's file
-                self.rest(LAYERS[demand.number].layer.digest.hex)  # a stream ends before it has one
-                demand.inode = inode(self.final_name(demand))
+            self.rest(LAYERS[demand.number].layer.digest.hex)  # a stream ends before it has a name
+            demand.inode = inode(self.final_name(demand))
+            demand.pins = demand.number not in self.doubtful
             self.readers.append(demand)
 
     def final_name(self, demand: Demand) -> Path | None:
@@ -171,7 +171,8 @@ class World:
         at_rest = not (self.demands or self.fills or self.upstreams)
         if at_rest:
             self.rest()
-        pinned = {r.inode for r in self.readers} - {None}
+        pinned = {r.inode for r in self.readers if r.pins} - {None}
+        perhaps = {r.inode for r in self.readers}
         before = {inode(path) for path in self.finals()}
         with contextlib.closing(self.opened(max_bytes=cap, grace=grace)) as evictor:
             if clear:
@@ -182,7 +183,7 @@ class World:
         after = {inode(path) for path in self.finals()}
         assert pinned & before <= after, "an entry that is being read was removed"
         if at_rest:
-            assert clear or usage.bytes <= cap or after <= pinned, f"{usage} is over {cap}"
+            assert clear or usage.bytes <= cap or after <= perhaps, f"{usage} is over {cap}"
             assert usage.partials == 0 or not (clear or grace == 0), "a leftover was kept"
 
     def rest(self, name: str = "") -> None:
