@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 
 from conforma.cache.handles import SharedFile
 from conforma.cache.toc import Row, Toc
 from conforma.errors import DigestMismatch, TooLarge
-from conforma.oci.inflate import gzip_module
 from conforma.oci.layer import walk
 from conforma.oci.tar_entry import TarEntry
 
@@ -30,7 +30,6 @@ class Contents:
         self._plain = plain
         self._distrust = distrust
         self._what = what
-        self._crc32 = gzip_module().crc32
 
     def members(self) -> Iterator[TarEntry]:
         """All members of the archive, in its order."""
@@ -53,7 +52,7 @@ class Contents:
         for _ in range(2):
             plain = self._plain()
             data = plain.read_at(row.offset, stored)
-            if len(data) == stored and self._crc32(data) == row.crc:
+            if len(data) == stored and zlib.crc32(data) == row.crc:
                 return data if row.fragments is None else _expanded(row, data)
             self._distrust(plain)
         raise DigestMismatch(f"{self._what}: the bytes of {path} are not those of the layer")
