@@ -15,6 +15,7 @@ from conforma.cli.gotypes import Duration
 from conforma.errors import Interrupted
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LONGEST_WAIT: Final = 1.0
 
 
 @contextmanager
@@ -52,3 +53,14 @@ def stopping_on_signals(cancellation: Cancellation) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Wait, in the main thread, for what a signal sets.
+
+    Python handles a signal between two of its instructions. One that comes
+    after the last of them and before a wait begins would be handled when that
+    ends, so there is none without an end.
+    """
+    while not stop.wait(_LONGEST_WAIT):
+        pass

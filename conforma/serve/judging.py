@@ -82,7 +82,9 @@ class Judging:
         """The answer to a request whose body did not come, or that was no request at all."""
         if incoming is None:
             return _failure(status, "the request is not HTTP/1.1, or its head is too large")
-        return self._logged(incoming, lambda _: _failure(*_READ_ERRORS[status]))
+        told, message = _READ_ERRORS.get(status, _READ_ERRORS[400])
+        later = {"Retry-After": "1"} if told == 503 else {}
+        return self._logged(incoming, lambda _: _failure(told, message, later))
 
     def _logged(
         self, incoming: Incoming, answer: Callable[[Mapping[str, Any]], Response]
@@ -106,23 +108,22 @@ class Judging:
         if wanted is None:
             return _failure(404, f"there is nothing here; documents go to {PATH}")
         if incoming.method not in (wanted, "HEAD" if wanted == "GET" else wanted):
-            refusal = _failure(405, f"{incoming.path} is for {wanted} only")
-            refusal.headers["Allow"] = "GET, HEAD" if wanted == "GET" else wanted
-            return refusal
+            allowed = "GET, HEAD" if wanted == "GET" else wanted
+            return _failure(405, f"{incoming.path} is for {wanted} only", {"Allow": allowed})
         if incoming.path == "/live":
             return _status(200, "ok")
         ready = self._judge is not None
         if incoming.path == "/ready":
             return _status(200, "ready") if ready else _status(503, "not ready")
         if self._judge is None:
-            return _failure(503, "not ready, policy sources are being loaded", Retry_After="1")
+            return _failure(503, "not ready, policy sources are being loaded", {"Retry-After": "1"})
         return self._validate(incoming, self._judge, about)
 
     def _validate(self, incoming: Incoming, judge: Judge, about: Mapping[str, Any]) -> Response:
         until = Cancellation(self._seconds)
         if not self._places.acquire(timeout=self._seconds):
             until.close()
-            return _failure(503, "too many requests at the same time", Retry_After="1")
+            return _failure(503, "too many requests at the same time", {"Retry-After": "1"})
         try:
             return _judged(incoming, judge, until)
         except DeadlineExceeded:
@@ -149,7 +150,7 @@ def _judged(incoming: Incoming, judge: Judge, until: Cancellation) -> Response:
     except InputError as error:
         # The message is what clients compare; which line is wrong stands beside it.
         reason = shortened(error.message, _LONGEST_REASON).encode("ascii", "backslashreplace")
-        return _failure(400, _UNPARSABLE, X_Conforma_Reason=harmless_line(reason.decode()))
+        return _failure(400, _UNPARSABLE, {"X-Conforma-Reason": harmless_line(reason.decode())})
     report = judge(documents, until)
     answer = _document(200, "".join(input_report.render(report, "json", Options())))
     answer.headers["X-Conforma-Result"] = "pass" if report.success else "fail"
@@ -172,9 +173,9 @@ def _status(status: int, said: str) -> Response:
     return _document(status, gojson.dumps({"status": said}))
 
 
-def _failure(status: int, message: str, **headers: str) -> Response:
+def _failure(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     answer = _document(status, gojson.dumps({"error": message, "status": status}) + "\n")
-    answer.headers.update({name.replace("_", "-"): text for name, text in headers.items()})
+    answer.headers.update(headers or {})
     return answer
 
 

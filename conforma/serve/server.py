@@ -193,7 +193,8 @@ class Server:
         self, connection: socket.socket, protocol: h11.Connection, reader: RequestReader
     ) -> bool:
         """Answer one request; whether another may follow on this connection."""
-        self._idle(connection)
+        if not self._idle(connection):
+            return False
         try:
             with reader.next() as incoming:
                 if incoming is None:
@@ -238,10 +239,12 @@ class Server:
                            incoming.client, complete)
                 )  # fmt: skip
 
-    def _idle(self, connection: socket.socket) -> None:
+    def _idle(self, connection: socket.socket) -> bool:
+        """Put the connection within reach of :meth:`_admit`; False if the server has ended."""
         with self._changed:
             if connection in self._connections:
                 self._connections[connection] = time.monotonic()
+            return not self._closing
 
     def _busy(self, connection: socket.socket) -> None:
         """Take the connection out of reach of :meth:`_admit`. Raises ``OSError`` if it is too late."""

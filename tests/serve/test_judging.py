@@ -75,6 +75,24 @@ def test_whoever_finds_no_place_in_time_may_come_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (400, (400, "failed to read request body")),
+        (408, (400, "failed to read request body")),
+        (413, (413, "request body exceeds 80MB limit")),
+        (503, (503, "too many large requests at the same time")),
+    ],
+)
+def test_a_body_that_did_not_come_is_told_by_its_reason(
+    status: int, answer: tuple[int, str]
+) -> None:
+    refused = Judging().refused(status, asked())
+    assert told(refused) == answer
+    assert ("Retry-After" in refused.headers) == (status == 503)
+    assert told(Judging().refused(431, None))[0] == 431
+
+
+@pytest.mark.parametrize(
     ("error", "message", "logged"),
     [
         (EngineError("the engine died", hint="more memory"), "evaluation failed", "engine died"),
