@@ -228,7 +228,7 @@ class LayerStore:
         status = os.fstat(descriptor)
         handle = SharedFile(descriptor, status.st_size)
         if stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size):
-            return None if handle.inode in self._bad else handle
+            return None if (status.st_dev, status.st_ino) in self._bad else handle
         self.quarantine(key, handle)
         return None
 
