@@ -36,7 +36,7 @@ class StoredContent:
         """Bytes that were stored under this digest; the caller verifies them."""
         key = Key.of("blobs", digest)
         try:
-            handle = self._store.open(key, None)
+            handle = self._store.open(key, None, pinned=False)
         except OSError:
             return None
         if handle is None or handle.size > _LARGEST:

@@ -210,8 +210,8 @@ class LayerStore:
         """The entry's final name."""
         return self.root / key.relative
 
-    def open(self, key: Key, size: int | None) -> SharedFile | None:
-        """The entry, pinned, if it is there and has the right size.
+    def open(self, key: Key, size: int | None, *, pinned: bool = True) -> SharedFile | None:
+        """The entry, if it is there and has the right size; ``pinned`` if it is used for long.
 
         Anything else under the name is quarantined and counts as absent: a
         short, long or empty file, a directory, a symlink (LC-5). ``size`` is
@@ -226,7 +226,7 @@ class LayerStore:
                 return None  # what cannot be opened is fetched instead (LC-22)
             raise
         status = os.fstat(descriptor)
-        handle = SharedFile(descriptor, status.st_size)
+        handle = SharedFile(descriptor, status.st_size, pinned=pinned)
         if stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size):
             return None if (status.st_dev, status.st_ino) in self._bad else handle
         self.quarantine(key, handle)

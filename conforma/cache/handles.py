@@ -23,14 +23,15 @@ BLOCK: Final = 1 << 20
 
 
 class SharedFile:
-    """A complete file, open for reading and pinned against eviction."""
+    """A complete file, open for reading and, unless it is read at once, pinned against eviction."""
 
     __slots__ = ("__weakref__", "_descriptor", "size")
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, *, pinned: bool = True) -> None:
         self._descriptor = descriptor
         self.size = size
-        fs.pin(descriptor)
+        if pinned:
+            fs.pin(descriptor)
 
     def __del__(self) -> None:
         os.close(self._descriptor)
