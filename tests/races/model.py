@@ -129,6 +129,10 @@ class World:
         )
         self.budget[number] = asked
         self.doubtful.discard(number)
+        if "wrong middle" in self.lies(number):
+            # A download that everybody has left may have left what it had so far.
+            self.bad_leftovers.add(number)
+            self.diverging.add(number)
         self.liars = [(n, u) for n, u in self.liars if n != number]
 
     def conclude(self, demand: Demand) -> None:
