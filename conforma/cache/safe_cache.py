@@ -22,14 +22,14 @@ from conforma.cache.handles import BlockReader, SharedFile
 from conforma.cache.index import Index
 from conforma.cache.integrity import Integrity
 from conforma.cache.layers import Fetch, SafeLayer
-from conforma.cache.link import check_claim
+from conforma.cache.listings import Listings
 from conforma.cache.options import CacheOptions
 from conforma.cache.plains import Plains
 from conforma.cache.proofs import Proofs
-from conforma.cache.singleflight import SingleFlight, refuse_reentry
+from conforma.cache.singleflight import refuse_reentry
 from conforma.cache.space import Space, Usage
 from conforma.cache.stats import CacheStats, Counters, Outcome
-from conforma.cache.tables import Tables, table_of
+from conforma.cache.tables import Tables
 from conforma.cache.toc import Toc
 from conforma.cache.totals import Totals
 from conforma.cache.transfer import Transfer
@@ -72,13 +72,13 @@ class SafeCache:
         self._integrity = Integrity(store, self._index, options.verify)
         turns = Turns(store, counters, options.patience)
         transfer = Transfer(store, options, counters, self._space)
-        self._tables = Tables(store)
-        self._derivation = Derivation(store, options, counters, self._space, self._tables)
+        tables = Tables(store)
+        self._derivation = Derivation(store, options, counters, self._space, tables)
         self._blobs = Blobs(store, self._index, self._integrity, turns, transfer, counters)
         self._plains = Plains(
             store, self._index, self._integrity, turns, self._blobs, self._derivation
         )
-        self._scans: SingleFlight[Toc] = SingleFlight()
+        self._listings = Listings(self._index, tables, self._derivation, self._plains)
         self._told = CacheStats()
         """The counts that have been added to the directory's totals."""
 
@@ -250,14 +250,16 @@ class SafeCache:
 
     def contents(self, layer: SafeLayer, cancellation: Cancellation | None = None) -> Contents:
         """The layer's files. Used by :class:`SafeLayer`."""
-        return self._contents(layer, self._demand(self._table, layer, cancellation), cancellation)
+        return self._contents(
+            layer, self._demand(self._listings.get, layer, cancellation), cancellation
+        )
 
     def contents_at_hand(self, layer: SafeLayer) -> Contents | None:
         """The layer's files if its table is here. Used by :class:`SafeLayer`."""
         refuse_reentry(layer.digest)
         if self._proofs is not None and not self._proofs.holds(layer):
             return None
-        toc = self._find_table(layer)
+        toc = self._listings.find(layer)
         if toc is None:
             return None
         self._count(layer, "hits")
@@ -302,40 +304,6 @@ class SafeCache:
             self._counters.add("saved_bytes", layer.size)
         if self._origins is not None:
             self._origins.used(layer.digest, layer.size, layer.media_type, outcome, layer.image)
-
-    def _table(self, layer: SafeLayer, cancellation: Cancellation | None) -> Produced[Toc]:
-        toc = self._find_table(layer)
-        if toc is not None:
-            return Produced(toc, "hits")
-        plain = self._plains.get(layer, cancellation)  # makes the table on the way, if it can
-        toc = self._find_table(layer)
-        if toc is None and not self._plains.holds(layer, plain.value):
-            # A table of damaged bytes would vouch for them from now on.
-            plain = self._plains.get(layer, cancellation)
-            toc = self._find_table(layer)
-        if toc is None:
-            toc, _ = self._scans.run(
-                Key.of("tocs", layer.digest), lambda _: self._scan(layer, plain.value), cancellation
-            )
-        return Produced(toc, plain.outcome)
-
-    def _find_table(self, layer: SafeLayer) -> Toc | None:
-        link = self._derivation.link(layer.digest)
-        if link is None:
-            return None
-        check_claim(layer.digest, layer.diff_id, link.diff_id)
-        toc = self._tables.get(link.diff_id)
-        if toc is not None:
-            self._index.used(Key.of("tocs", link.diff_id))
-            self._index.used(Key.of("links", layer.digest))
-        return toc
-
-    def _scan(self, layer: SafeLayer, plain: SharedFile) -> Toc:
-        toc = table_of(plain, f"layer {layer.digest}")
-        link = self._derivation.link(layer.digest)
-        if link is not None:
-            self._tables.put(link.diff_id, toc)
-        return toc
 
 
 def _no_fetch(descriptor: Descriptor) -> Fetch:
