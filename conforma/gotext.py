@@ -6,6 +6,7 @@ they complain about or name a point in time.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from conforma.errors import InputError
@@ -56,3 +57,8 @@ def _escaped(char: str) -> str:
     if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment in UTC to the second, as Go's ``time.RFC3339`` prints it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from conforma.errors import InputError
+from conforma.gotext import rfc3339
 from conforma.policy.timestamps import parse_date, parse_rfc3339
 
 # Clocks of two machines of one pipeline differ by this much.
@@ -107,11 +108,6 @@ def build_finished(statement: Mapping[str, Any]) -> datetime | None:
         if isinstance(value, str) and (moment := parse_rfc3339(value)) is not None:
             return moment
     return None
-
-
-def rfc3339(moment: datetime) -> str:
-    """A moment in UTC to the second, as Go's ``time.RFC3339`` prints it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_nano(moment: datetime) -> str:

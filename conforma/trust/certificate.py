@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from conforma.errors import BadEvidence, IdentityMismatch, InputError
+from conforma.gotext import rfc3339
 from conforma.trust.keys import PublicKey, spki_pem
 from conforma.trust.root import Authority, TrustRoot
 
@@ -106,19 +107,25 @@ class SigningCertificate:
         return self.certificate.not_valid_after_utc
 
     def metadata(self) -> dict[str, str]:
-        """The members of signatures.md 8.3 that are not empty, sorted by name."""
-        found = {
-            "Subject": _rdn(self.certificate.subject),
-            "Issuer": _rdn(self.certificate.issuer),
-            "Serial Number": f"{self.certificate.serial_number:x}",
-            "Not Before": _rfc3339(self.not_before),
-            "Not After": _rfc3339(self.not_after),
-            "Subject Alternative Name": "; ".join(
-                f"{group}:{', '.join(names)}" for group, names in _names(self.certificate)
-            ),
-        }
-        for number, name in (*_RAW.items(), *_DER.items()):
-            found[name] = _fulcio(self.certificate, number)
+        """The members of signatures.md 8.3 that are not empty, sorted by name.
+
+        Raises ``BadEvidence`` for one that cannot be read.
+        """
+        try:
+            found = {
+                "Subject": _rdn(self.certificate.subject),
+                "Issuer": _rdn(self.certificate.issuer),
+                "Serial Number": f"{self.certificate.serial_number:x}",
+                "Not Before": rfc3339(self.not_before),
+                "Not After": rfc3339(self.not_after),
+                "Subject Alternative Name": "; ".join(
+                    f"{group}:{', '.join(names)}" for group, names in _names(self.certificate)
+                ),
+            }
+            for number, name in (*_RAW.items(), *_DER.items()):
+                found[name] = _fulcio(self.certificate, number)
+        except ValueError as cause:
+            raise BadEvidence(f"malformed certificate: {cause}") from cause
         return {name: value for name, value in sorted(found.items()) if value}
 
 
@@ -292,7 +299,3 @@ def _rdn(name: x509.Name) -> str:
     return name.rfc4514_string(
         {NameOID.SERIAL_NUMBER: "SERIALNUMBER", NameOID.POSTAL_CODE: "POSTALCODE"}
     )
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from conforma.errors import BadEvidence, IdentityMismatch, NotInLog, SignatureMismatch
+from conforma.gotext import rfc3339
 from conforma.oci.digest import Digest
 from conforma.trust.envelope import IN_TOTO, Envelope, EnvelopeSignature, Statement
 from conforma.trust.evidence import (
@@ -208,7 +209,7 @@ def _check_expiry(leaf: SigningCertificate, witness: Witness | None) -> None:
         if now > leaf.not_after:
             raise IdentityMismatch("expected a signed timestamp to verify an expired certificate")
         if now < leaf.not_before:
-            raise IdentityMismatch(f"certificate is not valid before {_go_time(leaf.not_before)}")
+            raise IdentityMismatch(f"certificate is not valid before {rfc3339(leaf.not_before)}")
         return
     moment = witness.time
     if moment is None:
@@ -216,15 +217,11 @@ def _check_expiry(leaf: SigningCertificate, witness: Witness | None) -> None:
     if moment > leaf.not_after:
         raise IdentityMismatch(
             f"{what} expired before signatures were entered in log: "
-            f"{_go_time(leaf.not_after)} is before {_go_time(moment)}"
+            f"{rfc3339(leaf.not_after)} is before {rfc3339(moment)}"
         )
     if moment < leaf.not_before:
         # The reference prints notAfter here.
         raise IdentityMismatch(
             f"{what} was issued after signatures were entered in log: "
-            f"{_go_time(leaf.not_before)} is after {_go_time(moment)}"
+            f"{rfc3339(leaf.not_before)} is after {rfc3339(moment)}"
         )
-
-
-def _go_time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from conforma.errors import InputError
+from conforma.gotext import rfc3339
 from conforma.policy.effective_time import (
     EffectiveTime,
     build_finished,
     nanoseconds,
-    rfc3339,
     rfc3339_nano,
 )
 
