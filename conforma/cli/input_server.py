@@ -18,7 +18,7 @@ from conforma.cancellation import Cancellation
 from conforma.cli import logs
 from conforma.cli.input_evaluation import Tools, opened, report_of
 from conforma.cli.options import Globals, ImageOptions
-from conforma.cli.signals import run_until_told, wait_for
+from conforma.cli.signals import run_until_told
 from conforma.cli.version import version
 from conforma.errors import InputError
 from conforma.policy.evaluation import SourceGroupEvaluator
@@ -86,7 +86,7 @@ def run(
         still_loading()
         judging.begin(_Judge(tools, evaluators))
         log.info("Server listening on %s", server.host)
-        wait_for(stop)
+        stop.wait()
         log.info("Shutting down server...")
     return 0
 

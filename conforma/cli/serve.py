@@ -93,7 +93,6 @@ class ServeOptions(Struct, frozen=True):
 def command(ctx: click.Context, /, **flags: Any) -> int:
     """Serve until told to stop, and return 0."""
     from conforma.cli import logs
-    from conforma.cli.signals import wait_for
 
     settings = Globals(**ctx.obj)
     logs.start_as(settings)
@@ -107,7 +106,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         stop = threading.Event()
         host = start(stack, options, settings, stop, timeout_given(ctx))
         click.echo(f"serving {', '.join(options.upstream)} on {host}")
-        wait_for(stop)
+        stop.wait()
     return 0
 
 

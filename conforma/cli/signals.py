@@ -8,14 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import IO, Final
 
 from conforma.cancellation import Cancellation
 from conforma.cli.gotypes import Duration
 from conforma.errors import Interrupted
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_LONGEST_WAIT: Final = 1.0
 
 
 @contextmanager
@@ -36,31 +35,38 @@ def stopping_on_signals(cancellation: Cancellation) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked = False
-
-    def stop(_signum: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(Interrupted.exit_status)
-        asked = True
-        # A handler interrupts the main thread anywhere, even inside the locks
-        # that cancelling takes; another thread can wait for them.
-        threading.Thread(target=cancellation.cancel, name="cancel", daemon=True).start()
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # Python runs a handler in the main thread, between two of its instructions: too late
+    # for one that has just begun to wait, and in the middle of locks that cancelling takes.
+    # The number of the signal is written at once, whatever the main thread is doing.
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    threading.Thread(
+        target=_listen, args=(heard, cancellation), name="signals", daemon=True
+    ).start()
+    earlier = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _heed) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(earlier)
+        os.close(told)
 
 
-def wait_for(stop: threading.Event) -> None:
-    """Wait, in the main thread, for what a signal sets.
+def _heed(_number: int, _frame: FrameType | None) -> None:
+    """Only a signal that has a handler is written to the wake-up descriptor."""
 
-    Python handles a signal between two of its instructions. One that comes
-    after the last of them and before a wait begins would be handled when that
-    ends, so there is none without an end.
-    """
-    while not stop.wait(_LONGEST_WAIT):
-        pass
+
+def _listen(heard: int, cancellation: Cancellation) -> None:
+    with open(heard, "rb", buffering=0) as numbers:
+        for earlier, _ in enumerate(_stops(numbers)):
+            if earlier:
+                os._exit(Interrupted.exit_status)
+            cancellation.cancel()
+
+
+def _stops(numbers: IO[bytes]) -> Iterator[int]:
+    while number := numbers.read(1):
+        if number[0] in _SIGNALS:
+            yield number[0]
