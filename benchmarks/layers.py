@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import statistics
 import sysconfig
 import tempfile
@@ -241,6 +242,7 @@ def main(arguments: list[str]) -> None:
                 by_table(layer, wanted)
                 warms.append(taken(lambda layer=layer: by_table(layer, wanted)))  # type: ignore[misc]
                 inflations.append(taken(lambda layer=layer: again(layer, wanted)))  # type: ignore[misc]
+            shutil.rmtree(Path(name, f"{turn}"))  # later rounds would pay for its write-back
             plain.append(taken(lambda: readers_of(finished, readers)))
             for number, (found, count, reading) in enumerate(
                 (
@@ -253,6 +255,7 @@ def main(arguments: list[str]) -> None:
                 with SafeCache.open(CacheOptions(Path(name, f"{turn}-{number}"))) as cache:
                     layer = layer_in(cache, what, pace=0.05)
                     found.append(taken(lambda of=layer, n=count, read=reading: read(of, n)))  # type: ignore[misc]
+                shutil.rmtree(Path(name, f"{turn}-{number}"))
 
     def median(values: list[tuple[float, float]], which: int) -> float:
         return statistics.median(value[which] for value in values)
