@@ -52,7 +52,6 @@ class Authorizer:
         self._groups: dict[str, tuple[Reference, ...]] = {}
         """The repositories that share a token, by the name of each."""
         self._narrow_realms: set[str] = set()
-        self.tokens_fetched = 0
 
     def expect(self, references: Iterable[Reference]) -> None:
         """These repositories are going to be read; where possible they share tokens."""
@@ -190,7 +189,6 @@ class Authorizer:
         token = parse_token(body, asked_at, f"{reference}: token service {challenge['realm']}")
         with self._lock:
             self._tokens[key] = token
-            self.tokens_fetched += 1
         return token
 
     def _check_realm(self, challenge: Challenge, reference: Reference) -> None:

@@ -129,7 +129,7 @@ class PullThrough:
         except BadDigest as error:
             return failure(400, "DIGEST_INVALID", error.message)
         except BadReference as error:
-            code = "DIGEST_INVALID" if "digest" in error.message else "NAME_INVALID"
+            code = "DIGEST_INVALID" if isinstance(error.__cause__, BadDigest) else "NAME_INVALID"
             return failure(400, code, error.message)
         except ConformaError as error:
             return _failed(error, kind)
