@@ -80,7 +80,7 @@ class Explorer(World, RuleBasedStateMachine):
         wanted.start()
         if alone:
             assert moved.wait(self.patience), f"{wanted} neither stands at its gate nor ends"
-            if upstream.reached:
+            if upstream.reached is not None:
                 self.standing[number] = self.caches[instance], upstream
         if view == "stream" and number in self.standing:
             self.follows(wanted)

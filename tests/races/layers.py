@@ -93,7 +93,8 @@ class Upstream:
         self._asked = asked
         self._moved = moved
         self._open = threading.Event()
-        self.reached = False
+        self.reached: int | None = None
+        """Where it stood, or stands: at the gate, or further on, where a download was resumed."""
         self._idle = threading.Event()
         self._idle.set()
 
@@ -120,7 +121,7 @@ class Upstream:
     def _pieces(self, offset: int) -> Iterator[bytes]:
         while True:
             if self.gate_at is not None and offset >= self.gate_at and not self._open.is_set():
-                self.reached = True
+                self.reached = offset
                 self._moved.set()
                 assert self._open.wait(6 * PATIENCE), "nobody opened the gate"
             if self._breaks_at is not None and offset >= self._breaks_at:

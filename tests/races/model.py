@@ -159,9 +159,9 @@ class World:
         """What has come in is seen while the download stands still, by whomever; no more is."""
         number = demand.number
         cache, upstream = self.standing[number]
-        assert upstream.gate_at is not None
+        assert upstream.reached is not None
         what = LAYERS[number]
-        visible = min(upstream.gate_at, len(what.blob) - HELD_BACK)
+        visible = min(upstream.reached, len(what.blob) - HELD_BACK)
         if visible > 0:
             assert demand.came(visible, self.patience), f"{demand} does not see {visible} bytes"
             layer = cache.layer(what.descriptor, what.diff_id, upstream.fetch)
