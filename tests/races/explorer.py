@@ -149,6 +149,8 @@ class Explorer(World, RuleBasedStateMachine):
         fill = self.fills.pop(which % len(self.fills))
         fill.kill()
         self.totals["killed"] += 1
+        if fill.number in self.diverging:
+            self.bad_leftovers.add(fill.number)  # it may have copied damaged bytes into its own
         self.disturb(fill.number)
         self.settle(fill.number)
 
