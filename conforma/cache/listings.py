@@ -51,6 +51,10 @@ class Listings:
             return Produced(toc, "hits")
         plain = self._plains.get(layer, cancellation)  # makes the table on the way, if it can
         toc = self.find(layer)
+        if toc is None and not self._plains.holds(layer, plain.value):
+            # A table of damaged bytes would vouch for them from now on.
+            plain = self._plains.get(layer, cancellation)
+            toc = self.find(layer)
         if toc is None:
             toc, _ = self._scans.run(
                 Key.of("tocs", layer.digest), lambda _: self._scan(layer, plain.value), cancellation
