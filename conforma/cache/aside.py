@@ -72,11 +72,6 @@ class Aside:
         finally:
             self._cores.give_back()
 
-    @property
-    def is_apart(self) -> bool:
-        """Whether there is a thread for it now."""
-        return self._thread is not None
-
     def feed(self, piece: bytes) -> None:
         """Have ``piece`` worked on, now or soon. Raises what that, or an earlier one, raised."""
         if self._thread is None and (not self._begun or not self._start()):

@@ -96,7 +96,7 @@ def _validated(
     snapshot, expansion, unread = expand(prepared.snapshot, prepared.registry, cancellation)
     tools = prepared.tools(snapshot)
 
-    def prepare(component: Component) -> Case | ComponentResult:
+    def examined(component: Component) -> Case | ComponentResult:
         if earlier is not None:
             spared = vsa.spared(component, earlier, prepared.registry)
             if spared is not None:
@@ -112,7 +112,7 @@ def _validated(
     # Who asks for one worker wants one thing after the other.
     threads = min(options.workers - 1, _AHEAD)
     with (
-        Lookahead(snapshot.components, prepare, _held, cancellation, threads=threads) as ahead,
+        Lookahead(snapshot.components, examined, _held, cancellation, threads=threads) as ahead,
         progress.shown(
             len(snapshot.components), lambda: prepared.layers.stats, quiet=settings.quiet
         ) as watcher,

@@ -3,8 +3,8 @@
 The evidence of a component is small and many requests; its rules then wait for
 layers. With workers alone the evidence of later components would be read when
 the layers are there, with nothing else to do: a second tail as long as the
-first head. A few threads read it in between. They never compete with a worker
-that is making its own item ready, and they stop at a bound on what they hold.
+first head. Here it is read in between, by threads that never compete with a worker
+that is making its own item ready, and that stop at a bound on what they hold.
 """
 
 from __future__ import annotations
