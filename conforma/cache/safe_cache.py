@@ -165,9 +165,12 @@ class SafeCache:
 
         return Upkeep(self.store, self._index, self._space)
 
-    def collect(self) -> int:
-        """Remove old leftovers and what is over the limit; returns the bytes freed."""
-        return self._space.collect()
+    def collect(self, cancellation: Cancellation | None = None) -> int:
+        """Remove old leftovers and what is over the limit; returns the bytes freed.
+
+        With a ``cancellation``, after another evictor that is at it; without, not at all then.
+        """
+        return self._space.collect(cancellation)
 
     def layer(
         self,

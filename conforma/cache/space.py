@@ -24,10 +24,12 @@ from conforma.cache.disk import AREAS, PART, Key, LayerStore
 from conforma.cache.index import Fact, Index
 from conforma.cache.locks import EntryLock
 from conforma.cache.stats import Counters
+from conforma.cancellation import Cancellation
 
 _LOW_WATER: Final = 0.9
 _LEAST_FREED: Final = 64 << 20
 _BLOCK: Final = 512
+_NEXT_LOOK: Final = 0.02  # seconds
 
 
 class Stored(Struct, frozen=True):
@@ -97,12 +99,17 @@ class Space:
             self._running = True
         threading.Thread(target=self._collect_once, name="cache eviction", daemon=True).start()
 
-    def collect(self) -> int:
+    def collect(self, cancellation: Cancellation | None = None) -> int:
         """Remove old leftovers, then entries until the limit is kept; returns bytes freed.
 
-        Nothing happens while another process is at it.
+        While another evictor is at it, in whatever process, nothing happens; with a
+        ``cancellation`` its end is waited for: it may have looked before the last bytes came.
         """
-        return self._collect(0)
+        while (freed := self._collect(0)) is None:
+            if cancellation is None:
+                return 0
+            cancellation.wait(_NEXT_LOOK)
+        return freed
 
     def clear(self) -> int:
         """Remove every file that nobody reads or writes; returns bytes freed."""
@@ -127,12 +134,13 @@ class Space:
             with self._lock:
                 self._running = False
 
-    def _collect(self, at_least: int) -> int:
+    def _collect(self, at_least: int) -> int | None:
+        """Bytes freed; ``None`` if another evictor is at it."""
         if not self._store.writable:
             return 0
         lock = EntryLock.named(self._store, "evict")
         if not lock.try_acquire():
-            return 0
+            return None
         try:
             self._drop_locks()
             files = list(self.files())

@@ -120,8 +120,8 @@ def verify(ctx: click.Context, /, **flags: Any) -> int:
 def gc(ctx: click.Context, /, **flags: Any) -> None:
     """Make the directory keep its limit."""
     refuse_words(ctx)
-    with opened(ctx, flags, writing=True) as (cache, _):
-        click.echo(f"freed {binary_size(cache.collect())}")
+    with opened(ctx, flags, writing=True) as (cache, cancellation):
+        click.echo(f"freed {binary_size(cache.collect(cancellation))}")
 
 
 @cache_command("clear", "Remove everything that no running process reads or writes.")

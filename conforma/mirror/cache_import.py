@@ -81,7 +81,7 @@ class Import:
                 watch(done, len(parts), self.done.bytes)
 
         until_one_fails(parts, bring, _WORKERS, cancellation)
-        self._check_kept(parts)
+        self._check_kept(parts, cancellation)
         return self.done
 
     def _parts(self) -> list[Part]:
@@ -133,9 +133,10 @@ class Import:
                 self.done.blobs += 1
                 self.done.bytes += size
 
-    def _check_kept(self, parts: list[Part]) -> None:
+    def _check_kept(self, parts: list[Part], cancellation: Cancellation) -> None:
         """Raise ``CacheUnusable`` if something that was brought in is gone again."""
-        self._cache.collect()  # now, not soon: what is over the limit must not seem to be kept
+        # Now, not soon: what is over the limit must not seem to be kept.
+        self._cache.collect(cancellation)
         kept = self._refused.union(self._upkeep.digests())
         gone = sum(part.descriptor.digest not in kept for part in parts)
         if gone:

@@ -17,6 +17,8 @@ from conforma.cache.disk import AREAS, Key
 from conforma.cache.index import INTERVAL, Index
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
+from conforma.cancellation import Cancellation
+from conforma.errors import Interrupted
 from conforma.serve.images import Member, layer_of
 from tests.cache.upstream import Upstream, sample
 
@@ -191,6 +193,55 @@ def test_lc_31_one_evictor_at_a_time(tmp_path: Path) -> None:
     cache.store.path(Key.of("blobs", upstream.sample.descriptor.digest))
     try:
         assert cache.collect() == 0
+    finally:
+        lock.release()
+
+
+class Patient(Cancellation):
+    """Tells that somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        self.waits.set()
+        super().wait(seconds)
+
+
+def test_lc_31_who_has_to_know_waits_for_the_other_evictor(tmp_path: Path) -> None:
+    from conforma.cache.locks import EntryLock
+
+    filled = opened(tmp_path / "c")
+    upstream = fill(filled, "x")
+    filled.close()
+    limited = opened(tmp_path / "c", max_bytes=1)
+    lock = EntryLock.named(limited.store, "evict")
+    assert lock.try_acquire()
+    patient, freed = Patient(), list[int]()
+    waiter = threading.Thread(target=lambda: freed.append(limited.collect(patient)), daemon=True)
+    waiter.start()
+    try:
+        assert patient.waits.wait(30)
+        assert present(limited, upstream)
+    finally:
+        lock.release()
+    waiter.join(30)
+    assert freed and freed[0] >= 100_000
+    assert not present(limited, upstream)
+
+
+def test_lc_31_waiting_for_the_other_evictor_ends_with_the_run(tmp_path: Path) -> None:
+    from conforma.cache.locks import EntryLock
+
+    cache = opened(tmp_path / "c", max_bytes=1)
+    lock = EntryLock.named(cache.store, "evict")
+    assert lock.try_acquire()
+    cancellation = Cancellation()
+    cancellation.cancel()
+    try:
+        with pytest.raises(Interrupted):
+            cache.collect(cancellation)
     finally:
         lock.release()
 
