@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -137,15 +138,18 @@ class Screen:
         )
 
     def serving(self, release: Release, workers: int) -> int:
-        """Say where the registry is and wait for Ctrl-C; returns 0."""
+        """Say where the registry is and wait for Ctrl-C or SIGTERM; returns 0."""
+        from conforma.cli.signals import run_until_told
+
         self._heading("The command")
         self._command(release.command(workers))
-        click.echo(f"\nServing {release.host} until Ctrl-C.")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            return 0
+        stop = threading.Event()
+        # Handlers of our own: who is started with '&' by a script inherits that SIGINT is ignored.
+        with run_until_told(None) as asked:
+            asked.on_cancel(stop.set)
+            click.echo(f"\nServing {release.host} until Ctrl-C.")
+            stop.wait()
+        return 0
 
     def _cache(
         self,
