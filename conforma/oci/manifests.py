@@ -17,6 +17,7 @@ from conforma.oci import media_types
 from conforma.oci.digest import Digest
 from conforma.oci.exchange import Answer, Exchange
 from conforma.oci.flights import Flights
+from conforma.oci.layout_names import is_attachment_of
 from conforma.oci.manifest import Descriptor, Index, Manifest, parse_manifest
 from conforma.oci.memory import Memory
 from conforma.oci.options import Delivery, RegistryOptions
@@ -54,6 +55,7 @@ class Manifests:
         self._lock = threading.Lock()
         self._heads: dict[_Key, Descriptor] = {}
         self._repositories: set[str] = set()
+        self._brought: set[Digest] = set()  # not kept by an earlier run
         self._beginnings: dict[str, threading.Event] = {}
         self._documents: Memory[Manifest | Index] = Memory(options.remembered)
         self._head_flights: Flights[Descriptor] = Flights(cancellation)
@@ -78,6 +80,8 @@ class Manifests:
     def _find(self, reference: Reference, question: Question) -> Manifest | Index:
         if reference.digest is None:
             known = self._known_head(reference)
+            if known is None and self._is_certainly_new(reference):
+                return self._find_pinned(reference, question)
             if known is None and self._prefers_head(reference):
                 known = self.head(reference)
             if known is not None:
@@ -125,6 +129,16 @@ class Manifests:
         return self._flights.run(
             _key(reference), lambda: self._get(reference, question), question.joined
         )
+
+    def _is_certainly_new(self, reference: Reference) -> bool:
+        """Whether the tag is about an image that we had never seen before this run.
+
+        Then what it names is not here either, under no other tag: a HEAD would only come first.
+        """
+        if reference.registry in _COUNTS_PULLS:
+            return False  # most images have no such tag, and there asking for its body costs a pull
+        subject = is_attachment_of(reference.tag)
+        return subject is not None and subject in self._brought
 
     def _prefers_head(self, reference: Reference) -> bool:
         """Whether the tag probably names something we have, and no GET can tell us for less."""
@@ -184,7 +198,8 @@ class Manifests:
 
     def _get(self, reference: Reference, question: Question) -> Manifest | Index:
         if reference.digest is None:
-            meaning = self._recall.meaning(reference)
+            new = self._is_certainly_new(reference)
+            meaning = None if new else self._recall.meaning(reference)
             document, changed = self._fetch(reference, meaning)
             question.source = "network" if changed else "unchanged"
             return document
@@ -228,8 +243,9 @@ class Manifests:
         document = _read_document(answer, reference, verified=promised is not None)
         digest = _digest_of(document, reference)
         self._recall.keep(digest, document.raw)
+        self._brought.add(digest)
         self._exchange.delivered(Delivery(digest, len(document.raw), answer.place, answer.mirror))
-        if reference.digest is None:
+        if reference.digest is None and not self._is_certainly_new(reference):
             entity_tag = answer.headers.get("etag", "")
             self._recall.note(reference, entity_tag, digest, document.media_type)
         return self._remember(reference, digest, document), True

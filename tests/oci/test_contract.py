@@ -72,6 +72,26 @@ def test_rc_2_digests_are_read_once_and_for_all_runs(
     assert later.registry.stats.received_bytes == 0
 
 
+def test_rc_12_what_is_attached_to_a_new_image_takes_one_request_without_a_head(
+    server: RegistryServer, client: ClientFactory, kept: SafeCache
+) -> None:
+    pinned = put_image(server).pinned(digest_of(server, "app", "v1"))
+    digest = digest_of(server, "app", "v1")
+    tag = f"{digest.algorithm}-{digest.hex}.sig"
+    put_image(server, tag=tag, content=b"signature")
+    first = client(content=kept.content).registry
+    first.manifest(pinned)
+    signature = first.manifest(pinned.with_tag(tag))
+    with pytest.raises(NotFound):
+        first.manifest(pinned.with_tag(tag.replace(".sig", ".att")))
+    assert [r.method for r in server.log.settled()] == ["GET"] * 3
+    server.log.clear()
+    later = client(content=kept.content).registry
+    later.manifest(pinned)
+    assert later.manifest(pinned.with_tag(tag)) == signature
+    assert [r.method for r in server.log.settled()] == ["HEAD"] * 2, "its body is here"
+
+
 def test_rc_2_what_is_gone_from_the_registry_is_gone(
     server: RegistryServer, client: ClientFactory, kept: SafeCache
 ) -> None:
