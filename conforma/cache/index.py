@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from conforma.cache.disk import Key
+from conforma.cache.forked import renew_in_children
 from conforma.cache.totals import Totals
 
 Answer = TypeVar("Answer")
@@ -67,6 +68,7 @@ class Index:
         self._lock = threading.Lock()
         self._closed = False
         self.writes = 0
+        renew_in_children(self)
 
     def used(self, key: Key, media_type: str = "") -> None:
         """Note that an entry was read or made. Returns at once."""

@@ -12,13 +12,12 @@ import contextvars
 import copy
 import threading
 import time
-import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from os import register_at_fork
 from typing import Any, Final, Generic, TypeVar
 
 from conforma.cache.bell import Bell, Queue
+from conforma.cache.forked import renew_in_children
 from conforma.cancellation import Cancellation
 from conforma.errors import CacheError, Interrupted
 
@@ -34,7 +33,6 @@ _LONGEST_PAUSE: Final = 0.2
 _ENOUGH: Final = 4 << 20
 
 _filling = threading.local()
-_groups: weakref.WeakSet[SingleFlight[Any]] = weakref.WeakSet()
 
 
 class Abandoned(Interrupted):
@@ -123,7 +121,7 @@ class SingleFlight(Generic[T]):
         self.lock = threading.Lock()
         self._flights: dict[Hashable, Flight[T]] = {}
         self._threads: dict[threading.Thread, Flight[T]] = {}
-        _groups.add(self)
+        renew_in_children(self)
 
     def run(
         self,
@@ -316,11 +314,3 @@ def _forget_locals(error: BaseException) -> None:
             seen.add(id(found))
             clear_frames(found.__traceback__)
             waiting += (found.__cause__, found.__context__)
-
-
-def _reset_groups() -> None:
-    for group in list(_groups):
-        group.reset_after_fork()
-
-
-register_at_fork(after_in_child=_reset_groups)

@@ -466,3 +466,20 @@ def test_without_a_thread_for_the_facts_everything_goes_on(
     index = Index(tmp_path / "index", writable=True)
     index.used(Key("blobs", "sha256", "a" * 64))
     index.close()
+
+
+def test_lc_19_a_forked_child_asks_the_index_with_a_thread_of_its_own(tmp_path: Path) -> None:
+    index = Index(tmp_path, writable=True)
+    key = Key("blobs", "sha256", "0" * 64)
+    index.used(key, "text/plain")
+    fact = index.fact(key)
+    assert fact is not None and fact.media_type == "text/plain"
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if index.fact(key) == fact else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    index.close()
