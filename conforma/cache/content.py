@@ -61,10 +61,10 @@ class StoredContent:
                 partial.write(data)
                 # Whoever reads it hashes it, so a power failure can cost a request
                 # and nothing else; two syncs for each of many small files cost more.
-                partial.publish(key, durable=False)
+                partial.settle(key, durable=False)
             finally:
                 partial.discard()
-            self._index.used(key)
+            # Its time is that of the file; the index has to know when it is used again.
             self._space.added(len(data))
 
     def distrust(self, digest: Digest) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from conforma.cache.aside import Aside, Cores
+from conforma.cache.cores import Cores
 from conforma.cache.disk import DiskTrouble, Key, LayerStore
 from conforma.cache.follow import Follower
 from conforma.cache.handles import SharedFile
@@ -129,18 +129,15 @@ class Derivation:
             self._store, link_key, strict=self._options.strict, make_room=self._space.make_room
         )
 
-        def look(piece: bytes) -> None:
-            hasher.update(piece)
-            maker.feed(piece)
-
         try:
             try:
-                with Aside(look, self._cores) as looking:
-                    for piece in inflated(source.blocks(), media_type, self._options.limits, what):
+                with self._cores.one(flight.raise_if_abandoned) as core:
+                    blocks = source.blocks(core.rest)
+                    for piece in inflated(blocks, media_type, self._options.limits, what):
                         flight.raise_if_abandoned()
-                        looking.feed(piece)
+                        hasher.update(piece)
+                        maker.feed(piece)
                         sink.write(piece)
-                    looking.finish()
             except IntegrityError:
                 source.finish()  # a download that went wrong explains it better
                 raise
@@ -177,7 +174,7 @@ class Derivation:
             partial = self._store.begin(key)
             try:
                 partial.write(link.as_bytes(digest))
-                partial.publish(key, durable=self._options.durable)
+                partial.settle(key, durable=self._options.durable)
             finally:
                 partial.discard()
         except DiskTrouble:

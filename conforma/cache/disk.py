@@ -106,25 +106,36 @@ class Partial:
         cannot be had because the directory vanished, the handle is all there
         is, and that is fine.
         """
-        final = self._store.path(key)
         with _trouble():
             if durable:
                 self._files.sync(self._descriptor, self.path)
             handle = self.reopen()
-            try:
-                if final.parent != self.path.parent:
-                    self._files.make_directory(final.parent)
-                try:
-                    self._files.rename(self.path, final)
-                except IsADirectoryError:  # the only thing that a rename does not replace
-                    self._store.set_aside(key)
-                    self._files.rename(self.path, final)
-                if durable:
-                    self._files.sync_directory(final.parent)
-            except FileNotFoundError:
-                pass
+            self._give_name(key, durable=durable)
         self._close()
         return handle
+
+    def settle(self, key: Key, *, durable: bool) -> None:
+        """As :meth:`publish`, for what is not read at once and may be evicted at once."""
+        with _trouble():
+            if durable:
+                self._files.sync(self._descriptor, self.path)
+            self._give_name(key, durable=durable)
+        self._close()
+
+    def _give_name(self, key: Key, *, durable: bool) -> None:
+        final = self._store.path(key)
+        try:
+            if final.parent != self.path.parent:
+                self._files.make_directory(final.parent)
+            try:
+                self._files.rename(self.path, final)
+            except IsADirectoryError:  # the only thing that a rename does not replace
+                self._store.set_aside(key)
+                self._files.rename(self.path, final)
+            if durable:
+                self._files.sync_directory(final.parent)
+        except FileNotFoundError:
+            pass
 
     def reopen(self) -> SharedFile:
         """A read-only handle on what has been written so far."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from conforma.cache.bell import Bell
@@ -80,6 +81,7 @@ class Follower(BlockReader):
         self._wake = Bell()
         self._cancellation = cancellation
         self._check = check
+        self._idle: Callable[[], AbstractContextManager[None]] = nullcontext
         self._unregister = (
             cancellation.on_cancel(self._wake.set) if cancellation is not None else lambda: None
         )
@@ -103,8 +105,14 @@ class Follower(BlockReader):
         finally:
             self._wake.pass_on()
 
-    def blocks(self) -> Iterator[bytes]:
-        """The rest as it comes, in pieces of at most 1 MiB that all followers share."""
+    def blocks(
+        self, idle: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Iterator[bytes]:
+        """The rest as it comes, in pieces of at most 1 MiB that all followers share.
+
+        ``idle`` is entered whenever nothing has come, for as long.
+        """
+        self._idle = idle
         while True:
             source, upto = self._await(self._position + 1)
             if upto <= self._position:
@@ -186,7 +194,8 @@ class Follower(BlockReader):
                     return self._changed_to(sight.file), upto
             self._wake.pass_on()
             self._check()
-            self._wake.wait(_LOOK)
+            with self._idle():
+                self._wake.wait(_LOOK)
 
     def _advance(self, count: int, wanted: int) -> int:
         if wanted and not count:

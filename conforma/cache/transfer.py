@@ -54,7 +54,8 @@ class Transfer:
         ``Abandoned``, and ``CacheUnusable`` if there is no room anywhere.
         """
         key = Key.of("blobs", descriptor.digest)
-        resumable = self._store.writable and descriptor.size != UNKNOWN
+        # Looking for leftovers of what is small takes longer than fetching it again.
+        resumable = self._store.writable and descriptor.size > SMALL
         leftovers = self._store.partials(key) if resumable else []
         if leftovers:
             try:
