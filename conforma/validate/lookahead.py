@@ -10,11 +10,13 @@ that is making its own item ready, and that stop at a bound on what they hold.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from conforma.cancellation import Cancellation
+from conforma.validate.growth import Growth
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -53,6 +55,11 @@ class Lookahead(Generic[T, P]):
         self._held: dict[int, tuple[P | Exception, int]] = {}
         self._bytes = 0
         self._preparing = 0
+        # Workers that may prepare at the same time: where answers come at once, those that do
+        # are all ready late, where one alone is at its rules, and layers on their way, at once.
+        self._most = 1
+        self._growth = Growth()
+        self._next_look = time.monotonic() + self._growth.pause
         self._stopped = False
 
     def __enter__(self) -> Self:
@@ -78,8 +85,7 @@ class Lookahead(Generic[T, P]):
         """The prepared item; raises what ``prepare`` raised."""
         key = id(item)
         with self._changed:
-            while key in self._under_way:
-                self._changed.wait()
+            self._wait_for(key)
             if (held := self._held.pop(key, None)) is not None:
                 self._bytes -= held[1]
                 self._changed.notify_all()
@@ -96,6 +102,23 @@ class Lookahead(Generic[T, P]):
             with self._changed:
                 self._preparing -= 1
                 self._changed.notify_all()
+
+    def _wait_for(self, key: int) -> None:
+        """Wait until the item is prepared, or its worker may prepare it."""
+        while key not in self._held:
+            if key in self._under_way:
+                self._changed.wait()
+            elif self._stopped or self._preparing < self._most:
+                return
+            else:
+                self._changed.wait(self._growth.pause)
+                self._look()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look and self._preparing >= self._most:
+            self._most = self._growth.wanted(self._most)
+            self._next_look = now + self._growth.pause
 
     def _run(self) -> None:
         for item in self._items:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from conforma.cancellation import Cancellation
 from conforma.errors import Interrupted
 from conforma.validate import lookahead
+from conforma.validate.growth import Growth
 from conforma.validate.lookahead import Lookahead
 
 PATIENCE = 20.0
@@ -123,6 +126,67 @@ def test_an_error_reaches_the_worker_of_its_item() -> None:
         with pytest.raises(LookupError, match="no evidence for b"):
             ahead.take(shop.items[1])
         assert ahead.take(shop.items[2]) == "ITEM C"
+
+
+class Worker(threading.Thread):
+    """Takes one item and keeps what it got."""
+
+    def __init__(self, ahead: Lookahead[str, str], item: str) -> None:
+        super().__init__(daemon=True)
+        self._ahead, self._item = ahead, item
+        self.answer = ""
+        self.start()
+
+    def run(self) -> None:
+        self.answer = self._ahead.take(self._item)
+
+
+def test_one_worker_prepares_at_first_and_more_when_it_mostly_waits() -> None:
+    begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def wait_for_a_registry(_item: str) -> None:
+        begun.release()
+        assert may_end.wait(PATIENCE)
+
+    shop = Shop("abcdefgh", wait_for_a_registry)
+    with shop.open(threads=0) as ahead:
+        workers = [Worker(ahead, shop.items[0])]
+        assert begun.acquire(timeout=PATIENCE)
+        with ahead._changed:
+            assert ahead._preparing == 1
+        workers += [Worker(ahead, item) for item in shop.items[1:]]
+        for _ in shop.items[1:]:
+            assert begun.acquire(timeout=PATIENCE), "those that wait for an answer stay too few"
+        may_end.set()
+        for worker in workers:
+            worker.join(PATIENCE)
+    assert [worker.answer for worker in workers] == [item.upper() for item in shop.items]
+
+
+def test_while_the_processor_is_busy_workers_prepare_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As if we had used one processor all the time, whatever else this machine is doing.
+    monkeypatch.setattr(lookahead, "Growth", partial(Growth, used=time.monotonic))
+    begun, enough = threading.Semaphore(0), threading.Event()
+    together: list[int] = []
+
+    def work(_item: str) -> None:
+        with ahead._changed:
+            together.append(ahead._preparing)
+        begun.release()
+        assert enough.wait(PATIENCE)
+
+    shop = Shop("abc", work)
+    with shop.open(threads=0) as ahead:
+        workers = [Worker(ahead, shop.items[0])]
+        assert begun.acquire(timeout=PATIENCE)
+        workers += [Worker(ahead, item) for item in shop.items[1:]]
+        assert not begun.acquire(timeout=0.5), "a second one began"
+        enough.set()
+        for worker in workers:
+            worker.join(PATIENCE)
+    assert together == [1, 1, 1]
 
 
 def test_without_threads_workers_do_it_themselves() -> None:
