@@ -72,12 +72,12 @@ class OrdinaryMembers:
             mode, uid, gid = self._owner(owner)
             path = name.decode("utf-8", "surrogateescape")
             target = text(link).decode("utf-8", "surrogateescape") if link[0] else ""
-            crc = 0
-            if size <= _MANY:
+            if _AT_ONCE < size <= _MANY:
+                crc = 0
                 for start in range(body, after, _AT_ONCE):
                     crc = crc32(view[start : min(start + _AT_ONCE, after)], crc)
             else:
-                crc = crc32(view[body:after])
+                crc = crc32(view[body:after]) if size else 0
             on_entry(
                 make(TarEntry, (path, kind, mode, uid, gid, size, base + body, target,
                                 self._time(time), crc, None))
