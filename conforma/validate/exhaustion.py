@@ -33,6 +33,9 @@ def explained(cause: BaseException) -> ResourcesExhausted | None:
         return _exhausted(*_SHORTAGES[errno.ENOMEM])
     if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
         return _exhausted(*_SHORTAGES[errno.EAGAIN])
+    if isinstance(cause, ImportError) and "cannot import name" in str(cause):
+        # We waited for another thread that loaded the module and failed; that one says why.
+        return _exhausted(f"{cause.name} could not be loaded", f"{_FEWER}, or raise the limits")
     if not isinstance(cause, OSError):
         return None
     reason, hint = _SHORTAGES.get(cause.errno or 0, (cause.strerror or str(cause), None))
