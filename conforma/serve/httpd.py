@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -130,7 +131,8 @@ def _length(text: str | bytes, base: int) -> int:
 class Incoming(Struct):
     """A request as the handler sees it; header names are in lower case.
 
-    ``client`` is the address and port it came from, where the server tells.
+    ``client`` is the address and port it came from, where the server tells. While inside what
+    ``watch`` gives, what it is given is called when the client has gone, where the server can tell.
     """
 
     method: str
@@ -141,6 +143,7 @@ class Incoming(Struct):
     target: str
     version: str
     client: str = ""
+    watch: Callable[[Callable[[], None]], AbstractContextManager[object]] = nullcontext
 
 
 Handler = Callable[[Incoming], Response]

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from conforma import gojson
 from conforma.cancellation import Cancellation
-from conforma.errors import ConformaError, DeadlineExceeded, InputError
+from conforma.errors import ConformaError, DeadlineExceeded, InputError, Interrupted
 from conforma.report import input_report
 from conforma.report.formats import Options
 from conforma.report.wrapping import harmless_line, shortened
@@ -56,6 +56,8 @@ _READ_ERRORS: Final = {
     413: (413, f"request body exceeds {LARGEST_BODY // MEBIBYTE}MB limit"),
     503: (503, "too many large requests at the same time"),
 }
+_NOBODY: Final = 499
+"""For the log: nobody is there to read an answer. What nginx writes in its own then."""
 _UNPARSABLE: Final = "request body is not valid JSON or YAML"
 _LONGEST_REASON: Final = 300
 
@@ -128,6 +130,9 @@ class Judging:
             return _judged(incoming, judge, until)
         except DeadlineExceeded:
             return _evaluation_failed("evaluation timed out", about)
+        except Interrupted:
+            log.info("Client gone, evaluation stopped", extra={"fields": about})
+            return Response(_NOBODY, close=True)
         except ConformaError as error:
             return _evaluation_failed("evaluation failed", about, error)
         except Exception as cause:
@@ -151,7 +156,8 @@ def _judged(incoming: Incoming, judge: Judge, until: Cancellation) -> Response:
         # The message is what clients compare; which line is wrong stands beside it.
         reason = shortened(error.message, _LONGEST_REASON).encode("ascii", "backslashreplace")
         return _failure(400, _UNPARSABLE, {"X-Conforma-Reason": harmless_line(reason.decode())})
-    report = judge(documents, until)
+    with incoming.watch(until.cancel):
+        report = judge(documents, until)
     answer = _document(200, "".join(input_report.render(report, "json", Options())))
     answer.headers["X-Conforma-Result"] = "pass" if report.success else "fail"
     return answer

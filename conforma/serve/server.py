@@ -20,6 +20,7 @@ import h11
 from msgspec import Struct
 
 from conforma.oci.wire import set_patience
+from conforma.serve.departures import Departures
 from conforma.serve.httpd import Incoming, Response
 from conforma.serve.limits import Limits, cut, refuse
 from conforma.serve.reading import LARGEST_HEAD, Refused, RequestReader, Room
@@ -66,6 +67,7 @@ class Server:
         limits: Limits | None = None,
         on_served: Callable[[Served], None] | None = None,
         refusal: Refusal = _bare_refusal,
+        departures: Departures | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self._handler = handler
@@ -73,6 +75,7 @@ class Server:
         self._room = Room(self.limits.bodies)
         self._tls = tls
         self._on_served = on_served
+        self._departures = departures or Departures()
         self._changed = threading.Condition()
         self._connections: dict[socket.socket, float | None] = {}  # idle since, or at work
         self._closing = False
@@ -213,6 +216,7 @@ class Server:
         self, connection: socket.socket, protocol: h11.Connection, incoming: Incoming
     ) -> None:
         set_patience(connection, socket.SO_SNDTIMEO, self.limits.stalled)
+        incoming.watch = lambda on_gone: self._departures.watch(connection, on_gone)
         started = time.monotonic()
         response = self._handler(incoming)
         if self._closing:

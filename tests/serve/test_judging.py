@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from conforma.cancellation import Cancellation
 from conforma.errors import EngineError
 from conforma.policy.presentation import Findings
+from conforma.serve.departures import Departures
 from conforma.serve.faults import Gate
 from conforma.serve.httpd import Incoming, RequestBody, Response
 from conforma.serve.judging import PATH, Judging
+from conforma.serve.server import Server
 from conforma.validate.input_files import Document
 from conforma.validate.input_result import InputReport, InputResult
 
@@ -119,3 +122,70 @@ def test_what_went_wrong_inside_stands_in_the_log(
         assert judging(asked()).status == 200
     first = caplog.records[0]
     assert logged in f"{first.fields.get('error')} {first.exc_info}"  # type: ignore[attr-defined]
+
+
+def test_an_evaluation_ends_when_its_client_goes_and_leaves_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "conforma.serve.judging")
+    begun, ended = threading.Event(), threading.Event()
+
+    def until_told(documents: Sequence[Document], cancellation: Cancellation) -> InputReport:
+        if ended.is_set():
+            return report(documents, cancellation)
+        begun.set()
+        try:
+            cancellation.wait(60)
+        finally:
+            ended.set()
+        raise AssertionError("it was to stop")
+
+    judging = Judging(seconds=60, at_once=1)
+    judging.begin(until_told)
+    server = Server(judging)
+    try:
+        with socket.create_connection(server.address) as client:
+            client.sendall(request())
+            assert begun.wait(20)
+        assert ended.wait(20), "nobody noticed that the client had gone"
+        with socket.create_connection(server.address) as client:
+            client.sendall(request())
+            assert client.makefile("rb").readline() == b"HTTP/1.1 200 \r\n"
+    finally:
+        server.close()
+    assert "Client gone, evaluation stopped" in caplog.messages
+
+
+def test_a_client_that_waits_or_sends_its_next_request_has_not_gone() -> None:
+    looked = threading.Semaphore(0)
+
+    def later(documents: Sequence[Document], cancellation: Cancellation) -> InputReport:
+        for _ in range(3):  # the thread that looks was there, and found nothing
+            assert looked.acquire(timeout=20)
+        cancellation.raise_if_cancelled()
+        return report(documents, cancellation)
+
+    class Looking(Departures):
+        def __init__(self) -> None:
+            super().__init__(every=0.01)
+
+        def look(self) -> list[Callable[[], None]]:
+            gone = super().look()
+            looked.release()
+            return gone
+
+    judging = Judging(seconds=60)
+    judging.begin(later)
+    server = Server(judging, departures=Looking())
+    try:
+        with socket.create_connection(server.address) as client:
+            client.sendall(request() + request())
+            lines = client.makefile("rb")
+            assert lines.readline() == b"HTTP/1.1 200 \r\n"
+    finally:
+        server.close()
+
+
+def request() -> bytes:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
