@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -166,8 +166,15 @@ def test_one_worker_prepares_at_first_and_more_when_it_mostly_waits() -> None:
 def test_while_the_processor_is_busy_workers_prepare_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # As if we had used one processor all the time, whatever else this machine is doing.
-    monkeypatch.setattr(lookahead, "Growth", partial(Growth, used=time.monotonic))
+    looked = threading.Semaphore(0)
+    seconds = itertools.count()
+
+    def used() -> float:
+        """As if we had been busy all the time, whatever this machine is doing."""
+        looked.release()
+        return 1000.0 * next(seconds)
+
+    monkeypatch.setattr(lookahead, "Growth", partial(Growth, used=used))
     begun, enough = threading.Semaphore(0), threading.Event()
     together: list[int] = []
 
@@ -182,7 +189,9 @@ def test_while_the_processor_is_busy_workers_prepare_one_after_the_other(
         workers = [Worker(ahead, shop.items[0])]
         assert begun.acquire(timeout=PATIENCE)
         workers += [Worker(ahead, item) for item in shop.items[1:]]
-        assert not begun.acquire(timeout=0.5), "a second one began"
+        for _ in range(4):
+            assert looked.acquire(timeout=PATIENCE), "nobody looked whether more would be better"
+        assert not begun.acquire(blocking=False), "a second one began"
         enough.set()
         for worker in workers:
             worker.join(PATIENCE)
