@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from conforma import __version__
-from conforma.cli.command import Flag, GoCommand
+from conforma.cli.command import Flag, GoCommand, refuse_words
 from conforma.cli.gotypes import GoBool
 
 PACKAGE: Final = __file__.removesuffix("/cli/version.py")
@@ -42,8 +42,10 @@ def version() -> str:
         Flag(["--short", "-s"], type=GoBool(), help="The version alone, without a newline."),
     ],
 )
-def command(as_json: bool, short: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, as_json: bool, short: bool) -> None:
     """Print the version in one of three forms."""
+    refuse_words(ctx)
     commit, moment = built_from()
     if as_json:
         from conforma import gojson

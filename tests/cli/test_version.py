@@ -40,6 +40,13 @@ def test_short_is_the_version_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"v{conforma.__version__}"
 
 
+def test_a_stray_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version", "--short", "vsa"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert 'Error: unknown command "vsa" for "conforma version"\n' in captured.err
+
+
 def test_a_build_knows_its_commit(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
