@@ -11,7 +11,7 @@ from conforma.cli.command import Flag, GoCommand, LazyGroup, refuse_words
 from conforma.errors import InputError
 
 SAMPLE: Final = """\
-# The smallest policy: it refuses nothing
+# Simplest never-failing policy
 package main
 
 import rego.v1

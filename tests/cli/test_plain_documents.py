@@ -67,7 +67,9 @@ def desk(tmp_path: Path) -> Desk:
 def test_the_sample_passes(desk: Desk, tmp_path: Path) -> None:
     place = tmp_path / "deep" / "sample"
     assert run_program(["init", "policies", "--dest-dir", str(place)]).status == 0
-    assert run_program(["init", "policies"]).out == (place / "sample.rego").read_text()
+    sample = (place / "sample.rego").read_text()
+    assert run_program(["init", "policies"]).out == sample
+    assert sample.startswith("# Simplest never-failing policy\npackage main\n")
     done = desk.test("-p", str(place), desk.document("empty.json", {}), "-o", "json")
     assert (done.status, done.err) == (0, "")
     (found,) = json.loads(done.out)
