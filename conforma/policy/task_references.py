@@ -6,6 +6,7 @@ versions under (section 19 of the specification of the other commands).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -61,6 +62,23 @@ class TaskBundle(Struct, frozen=True):
     def group(self) -> str:
         """``oci://`` with repository and tag."""
         return f"{OCI}{_name(self.reference)}"
+
+
+def bundles_named(texts: Iterable[str]) -> list[TaskBundle]:
+    """The bundles in their order. Raises one ``BadReference`` with all texts that name none."""
+    bundles: list[TaskBundle] = []
+    errors: list[BadReference] = []
+    for text in texts:
+        try:
+            bundles.append(TaskBundle.parse(text))
+        except BadReference as error:
+            errors.append(error)
+    if errors:
+        hints = dict.fromkeys(error.hint for error in errors if error.hint)
+        raise BadReference(
+            "\n".join(error.message for error in errors), hint="\n".join(hints) or None
+        )
+    return bundles
 
 
 def _name(reference: Reference) -> str:

@@ -14,7 +14,7 @@ from conforma.oci.manifest import Index
 from conforma.oci.reference import Reference
 from conforma.policy.git import Git
 from conforma.policy.source_url import refuse_insecure
-from conforma.policy.task_references import GIT, OCI, TaskBundle, TaskFile
+from conforma.policy.task_references import GIT, OCI, TaskBundle, TaskFile, bundles_named
 from conforma.policy.trusted_tasks import Addition
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class TaskTracker:
         could not be learnt. Bad references are told before anything is asked.
         """
         older = sorted(groups) if freshen else []
-        bundles = [TaskBundle.parse(text) for text in references if not text.startswith(GIT)]
+        bundles = bundles_named(text for text in references if not text.startswith(GIT))
         files = [
             TaskFile.parse(text, newest=freshen) for text in references if text.startswith(GIT)
         ]

@@ -256,6 +256,15 @@ def test_what_cannot_be_used_is_said(shop: Shop, args: tuple[str, ...], message:
     assert message in done.err
 
 
+def test_every_bad_bundle_reference_is_told(shop: Shop) -> None:
+    good, _ = put(shop)
+    done = track(shop, "-b", f"h.invalid/one@sha256:123,{good}", "-b", "h.invalid/two")
+    assert (done.status, done.out) == (1, "")
+    first, second = done.err.splitlines()[:2]
+    assert first.startswith("Error: could not parse reference: h.invalid/one@sha256:123: ")
+    assert second.startswith("could not parse reference: h.invalid/two: ")
+
+
 def test_what_is_not_there_or_no_bundle_is_an_error(shop: Shop, tmp_path: Path) -> None:
     good, _ = put(shop)
     put(shop, ("", "just an image"), tag="image")
