@@ -198,6 +198,33 @@ def test_while_the_processor_is_busy_workers_prepare_one_after_the_other(
     assert together == [1, 1, 1]
 
 
+def test_a_worker_that_waits_for_its_turn_learns_that_the_run_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(lookahead, "Growth", partial(Growth, used=lambda: 1000.0 * next(looks)))
+    cancellation = Cancellation()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold_first(item: str) -> None:
+        if item == "item a":
+            begun.set()
+            assert may_end.wait(PATIENCE)
+        else:
+            cancellation.raise_if_cancelled()
+
+    shop = Shop("ab", hold_first)
+    with shop.open(threads=0, cancellation=cancellation) as ahead:
+        first = Worker(ahead, shop.items[0])
+        assert begun.wait(PATIENCE)
+        threading.Timer(0, cancellation.cancel).start()
+        with pytest.raises(Interrupted):
+            ahead.take(shop.items[1])
+        may_end.set()
+        first.join(PATIENCE)
+    assert first.answer == "ITEM A", "it was held until patience ran out"
+
+
 def test_without_threads_workers_do_it_themselves() -> None:
     shop = Shop("ab")
     with shop.open(threads=0) as ahead:
