@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     name="test",
     options_metavar="FILE... [OPTIONS]",
     help="Hold the rules of a policy against JSON and YAML documents.\n\n"
+    "With --quiet nothing is printed unless something failed.\n\n"
     "Exit status: 0 passed, 1 failed; with --fail-on-warn 1 for warnings and 2 for failures.",
     params=[
         Flag(
@@ -61,13 +62,16 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
         if kind != "appstudio":
             raise
         return _told_error(cause, target, no_fail=flags["no_fail"])
-    _print(results, kind, target, flags)
+    status = _status(results, fail_on_warn=flags["fail_on_warn"])
+    if status or not ctx.obj["quiet"]:
+        _print(results, kind, target, flags)
+    return 0 if flags["no_fail"] else status
+
+
+def _status(results: Sequence[Checked], *, fail_on_warn: bool) -> int:
     failed = any(result.failures for result in results)
-    warned = any(result.warnings for result in results)
-    if flags["no_fail"]:
-        return 0
-    if flags["fail_on_warn"]:
-        return 2 if failed else int(warned)
+    if fail_on_warn:
+        return 2 if failed else int(any(result.warnings for result in results))
     return int(failed)
 
 

@@ -137,6 +137,14 @@ def test_the_exit_status(
     assert desk.test(desk.document("it.json", document), *flags).status == status
 
 
+def test_quiet_prints_what_failed_only(desk: Desk) -> None:
+    good, bad = desk.document("good.json", {"name": "it"}), desk.document("bad.json", {})
+    for output in ("stdout", "json", "appstudio"):
+        assert desk.test(good, "--quiet", "-o", output) == Outcome(0, "", "")
+    assert desk.test(bad, "--quiet") == desk.test(bad)
+    assert desk.test(bad, "--quiet", "--no-fail").out == desk.test(bad).out
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
