@@ -4,7 +4,7 @@ Reports and policy input are compared byte for byte with those of the Go tool,
 and rules may hash what they read, so the encoding is part of the contract
 (specification of ``validate image``, sections 6 and 7.2): compact, ``<``,
 ``>`` and ``&`` escaped, U+2028 and U+2029 escaped, all other text literal, and
-numbers in Go's shortest form.
+numbers in Go's shortest form unless they are a :class:`Numeral`.
 
 Go writes struct fields in the order of their declaration and map keys sorted.
 A Python ``dict`` stands for a struct and keeps its order; pass what Go holds
@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Mapping
 from json.encoder import encode_basestring as _quoted
-from typing import Any
+from typing import Any, Self
 
 _ESCAPES = [(c, f"\\u{ord(c):04x}") for c in "<>&\u2028\u2029"]
 _LINES = {ord(c): f"\\u{ord(c):04x}" for c in "\u2028\u2029"}
@@ -28,6 +28,24 @@ _LINE_SEPARATORS = re.compile("[\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _BETWEEN_SPACES = re.compile(r'(?:[^ \t\r\n"]++|"(?:[^"\\]++|\\.)*+")++')
 _LEAVES = frozenset({str, int, bool, type(None)})
+
+
+class Numeral(float):
+    """A number that is written in the digits it was read with, as Go's ``json.Number`` is.
+
+    Its value is the nearest float, infinite for digits that no float is near
+    to. Made for ``parse_float`` of the standard decoder, whose texts are JSON.
+    """
+
+    __slots__ = ("text",)
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Take the text of one JSON number."""
+        self = super().__new__(cls, text)
+        self.text = text
+        return self
 
 
 def dumps(
@@ -41,7 +59,7 @@ def dumps(
     written. Integers of any size keep every digit.
 
     Raises ``TypeError`` for other values and for keys that are not text, and
-    ``ValueError`` for NaN and infinities.
+    ``ValueError`` for NaN and infinities that are no :class:`Numeral`.
     """
     if not indent and _is_plain(value):
         # The standard encoder differs in nothing else and is ten times as fast.
@@ -133,6 +151,8 @@ class _Writer:
             self._pieces.append("true" if value else "false")
         elif isinstance(value, int):
             self._pieces.append(int.__repr__(value))
+        elif isinstance(value, Numeral):
+            self._pieces.append(value.text)
         elif isinstance(value, float):
             self._pieces.append(number(value))
         elif isinstance(value, Mapping):

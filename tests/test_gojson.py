@@ -58,6 +58,13 @@ def test_a_printed_float_reads_back_as_the_same_float(value: float) -> None:
     assert float(gojson.number(value)) == value
 
 
+def test_a_numeral_is_a_number_in_the_digits_it_was_read_with() -> None:
+    text = '{"score":7.0,"more":[1e3,-0.50,1e400]}'
+    value = json.loads(text, parse_float=gojson.Numeral)
+    assert value["score"] == 7
+    assert gojson.dumps(value) == text
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_without_json_form_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="has no JSON form"):

@@ -8,6 +8,7 @@ when it begins like a collection, and otherwise a JSON string, which is YAML as 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -64,6 +65,8 @@ def _member(value: Any, indent: int) -> Iterator[str]:
 
 
 def _scalar(value: Any, indent: int) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return gojson.number(value)
     if not isinstance(value, str):
         return gojson.dumps(value)
     if "\n" in value[:-1] and _BLOCK.fullmatch(value) and not value.endswith("\n\n"):

@@ -156,6 +156,13 @@ def test_the_whole_document(desk: Desk) -> None:
     )
 
 
+def test_numbers_of_a_result_keep_their_digits_in_json(desk: Desk) -> None:
+    desk.write("spam/main.rego", 'package n\n\ndeny contains {"msg": "m", "a": 7.0, "b": 1e400}\n')
+    assert '"metadata":{"a":7.0,"b":1e400}' in desk.judge("good.yaml", "--info").out
+    shown = desk.judge("good.yaml", "--info", output="yaml").out
+    assert "metadata:\n      a: 7\n      b: 1e400\n" in shown
+
+
 def test_what_is_judged_passes_unless_it_is_strict(desk: Desk) -> None:
     assert desk.judge("good.yaml").status == 0
     done = desk.judge("bad.json", "--strict=false")

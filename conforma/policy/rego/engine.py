@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from conforma.cancellation import Cancellation
 from conforma.errors import EngineError, EvaluationFailed, PolicyError
+from conforma.gojson import Numeral
 from conforma.policy.rego.annotations import AnnotatedRule, RuleDetails
 from conforma.policy.rego.failures import failure_of
 from conforma.policy.rego.frames import Frame, Undefined, encode_answer
@@ -291,7 +292,7 @@ class Ruleset:
             frame = self._engine.last_word(
                 talk, cancellation or self._engine.cancellation, on_frame
             )
-        result: list[list[Any]] = json.loads(frame.body)
+        result: list[list[Any]] = json.loads(frame.body, parse_float=Numeral)
         return result
 
     def close(self) -> None:
