@@ -84,18 +84,23 @@ def read_content(text: str, sources: Sources) -> str:
         fetched = sources.fetch(text)
         for name in _IN_REPOSITORY:
             if (fetched.path / name).is_file():
-                return _read(fetched.path / name, name)
+                shown = f"{name} of {fetched.pinned}"
+                return _not_empty(_read(fetched.path / name, shown), shown)
         raise BadPolicyConfig(
             f"no suitable config file found at {fetched.pinned}",
             hint=f"expected one of {', '.join(_IN_REPOSITORY)}",
         )
     if local and text.endswith(_SUFFIXES):
         path = text.removeprefix("file://").removeprefix("file::")
-        content = _read(Path(path), path)
-        if not content:
-            raise BadPolicyConfig(f"file {text} is empty")
-        return content
+        return _not_empty(_read(Path(path), path), text)
     return text
+
+
+def _not_empty(content: str, shown: str) -> str:
+    """What a file holds: nothing would be the empty configuration, which nobody keeps in a file."""
+    if not content:
+        raise BadPolicyConfig(f"file {shown} is empty")
+    return content
 
 
 def _read(path: Path, shown: str) -> str:

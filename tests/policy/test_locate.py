@@ -148,6 +148,18 @@ def test_a_repository_holds_its_configuration_in_a_known_place(
     assert load_policy(f"git::{upstream}", sources, nowhere).public_key == key
 
 
+def test_an_empty_configuration_in_a_repository_is_refused(
+    sources: Sources, tmp_path: Path
+) -> None:
+    upstream = repository(tmp_path / "r", {".ec/policy.yaml": "", "policy.yaml": "publicKey: a"})
+    with pytest.raises(BadPolicyConfig) as caught:
+        read_content(f"git::{upstream}", sources)
+    commit = git(upstream, "rev-parse", "HEAD")
+    assert caught.value.message == (
+        f"file .ec/policy.yaml of git::{upstream}?ref={commit} is empty"
+    )
+
+
 def test_a_subdirectory_of_a_repository_over_https(nowhere: Kubernetes, tmp_path: Path) -> None:
     repository(tmp_path / "root" / "o" / "r.git", {"deep/er/policy.yaml": "publicKey: k"})
     with (
