@@ -42,7 +42,7 @@ def predicate(
                 }
                 for part in parts
             ],
-            "component": result.component.as_dict(),
+            "component": result.component.as_dict() | {"containerImage": result.image},
         },
         "publicKey": report.key,
     }

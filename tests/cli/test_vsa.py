@@ -255,6 +255,7 @@ def test_what_is_written_is_what_the_specification_says(vsa: Vsa) -> None:
     assert predicate["summary"]["Components"] == [
         {"Name": "web", "ImageRef": image, "Violations": 0, "Warnings": 0, "Successes": 0}
     ]
+    assert predicate["summary"]["component"]["containerImage"] == image
     envelope = json.loads((out / "vsa-web.json.intoto.jsonl").read_text())
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     assert envelope["signatures"][0]["keyid"] == ""
