@@ -47,8 +47,11 @@ def prepare(directory: Path, before: fs.Step) -> tuple[Path, fs.FileSystem, bool
             if cause.errno not in fs.TROUBLE | fs.ABSENT:
                 raise
             writable = False
-    if root.is_symlink():
-        raise _unusable(root, "it is a symbolic link")
+    try:
+        if root.is_symlink():
+            raise _unusable(root, "it is a symbolic link")
+    except OSError as cause:  # a directory of somebody else, closed to us
+        raise _unusable(directory, cause.strerror) from cause
     writable = writable and os.access(root, os.W_OK | os.X_OK)
     if not writable and not os.access(root, os.R_OK | os.X_OK):
         raise _unusable(directory, "we may neither write to it nor is there anything to read")

@@ -207,6 +207,39 @@ def test_lc_23_a_directory_of_somebody_else_serves_hits_and_is_left_alone() -> N
         assert state(directory) == before
 
 
+# Run by somebody else: what is said about a directory.
+REFUSED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from conforma.cache.options import CacheOptions
+from conforma.cache.safe_cache import SafeCache
+from conforma.errors import CacheUnusable
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    SafeCache.open(CacheOptions(Path(sys.argv[2])))
+except CacheUnusable as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("closed", [".", "v1"])
+def test_lc_23_a_directory_of_somebody_else_that_is_closed_to_us_is_no_cache(closed: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        directory = Path(name, "c")
+        SafeCache.open(CacheOptions(directory)).close()
+        directory.chmod(0o755)
+        (directory / closed).chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", REFUSED, str(ROOT), str(directory)],
+            capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        )  # fmt: skip
+        assert done.stderr == ""
+        assert done.stdout.startswith(f"cannot use {directory} as a cache: ")
+
+
 def state(directory: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.stat().st_size)
