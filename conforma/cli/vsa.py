@@ -39,6 +39,8 @@ class Summaries(Struct, frozen=True):
     """What the flags ask for: which summaries to make, and which earlier ones may count."""
 
     backends: tuple[Backend, ...] = ()
+    unusable: tuple[str, ...] = ()
+    """Why each of the other places of ``--vsa-upload`` cannot be used."""
     signing_key: PrivateKey | None = None
     public_key: PublicKey | None = None
 
@@ -68,7 +70,11 @@ def read(
     if options.vsa_public_key and options.vsa_upload:
         with problems:
             public_key = load_key(options.vsa_public_key)
-    return Summaries(_backends(options), signing_key, public_key), problems.errors
+    backends, unusable = _backends(options)
+    if signing_key is None:  # else the upload tells
+        for reason in unusable:
+            log.warning("%s", reason)
+    return Summaries(backends, unusable, signing_key, public_key), problems.errors
 
 
 def conditions(options: ImageOptions) -> dict[str, Any]:
@@ -94,6 +100,7 @@ def order(
     if not options.vsa:
         return None
     from conforma.ledger.production import Order, output_directory
+    from conforma.ledger.shelves import NoShelf
 
     dsse = options.attestation_format == "dsse"
     return Order(
@@ -103,8 +110,11 @@ def order(
         conditions=conditions(options),
         key=summaries.signing_key,
         receivers=[
-            _shelf(backend, stack, cancellation, summaries.signing_key)
-            for backend in summaries.backends
+            *(
+                _shelf(backend, stack, cancellation, summaries.signing_key)
+                for backend in summaries.backends
+            ),
+            *(NoShelf(reason) for reason in summaries.unusable),
         ]
         if dsse
         else [],
@@ -179,18 +189,20 @@ def _check_format(options: ImageOptions) -> None:
         log.warning("--vsa-signing-key is ignored for --attestation-format=predicate")
 
 
-def _backends(options: ImageOptions) -> tuple[Backend, ...]:
+def _backends(options: ImageOptions) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
+    """The places of ``--vsa-upload``, and why others are none."""
     if not options.vsa_upload:
-        return ()
+        return (), ()
     from conforma.ledger.shelves import Backend
 
-    found = []
+    found: list[Backend] = []
+    unusable: list[str] = []
     for text in options.vsa_upload:
         try:
             found.append(Backend.parse(text))
         except InputError as error:
-            log.warning("%s", error.message)
-    return tuple(found)
+            unusable.append(error.message)
+    return tuple(found), tuple(unusable)
 
 
 def _shelf(

@@ -53,7 +53,8 @@ class Backend(Struct, frozen=True):
         if kind not in BACKENDS:
             raise InputError(
                 f"invalid storage config '{text}': unsupported backend '{word}'. "
-                f"Supported backends: {', '.join(BACKENDS)}"
+                "Supported backends: rekor, local",  # output contract, older than ledgers
+                hint="a ledger is written ledger@DIRECTORY",
             )
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         for name in parameters:
@@ -209,6 +210,21 @@ class LedgerShelf:
                 publisher.close(wait=False)
         if errors:
             raise errors[0]
+
+
+class NoShelf:
+    """Stands for a place that cannot be used: every envelope that would go there is a warning."""
+
+    name = "nowhere"
+    keeps = "envelope"
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def upload(self, envelopes: Sequence[bytes]) -> None:
+        """Keep nothing."""
+        for _ in envelopes:
+            log.warning("%s", self._reason)
 
 
 def about(summary: Summary) -> dict[str, str]:

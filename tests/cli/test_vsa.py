@@ -298,9 +298,23 @@ def test_without_a_place_to_go_summaries_are_made_and_it_is_said(vsa: Vsa) -> No
     assert "[VSA] VSA files generated but not uploaded (no --vsa-upload backends specified)" in (
         done.err
     )
-    unknown = vsa.validate(policy=vsa.push_policy(), upload="ftp@x")
-    assert unknown.status == 0
-    assert "invalid storage config 'ftp@x': unsupported backend 'ftp'. Supported" in unknown.err
+
+
+def test_a_place_nobody_knows_is_a_warning_for_each_summary(vsa: Vsa) -> None:
+    vsa.shop.publish("web")
+    policy, shelf = vsa.push_policy(), vsa.directory / "shelf"
+    done = vsa.validate(policy=policy, upload=f"ftp@x,local@{shelf}", vsa_expiration="0")
+    warning = (
+        "level=warning msg=\"invalid storage config 'ftp@x': unsupported backend 'ftp'. "
+        'Supported backends: rekor, local"'
+    )
+    assert done.status == 0
+    assert [line.partition(" ")[2] for line in done.err.splitlines()] == [warning] * 2
+    assert len(list(shelf.iterdir())) == 2, "the component's and the snapshot's"
+    alone = vsa.validate(policy=policy, upload="ftp@x", vsa_expiration="0")
+    assert "no --vsa-upload backends specified" not in alone.err
+    unsigned = vsa.validate(policy=policy, upload="ftp@x", make=False)
+    assert [line.partition(" ")[2] for line in unsigned.err.splitlines()] == [warning]
 
 
 def test_a_verdict_that_cannot_be_kept_is_an_error_in_the_log_and_still_a_verdict(
