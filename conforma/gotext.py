@@ -6,9 +6,11 @@ they complain about or name a point in time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from conforma import gojson
 from conforma.errors import InputError
 
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
@@ -44,6 +46,17 @@ def single_quoted(text: str) -> str:
     """``text`` in single quotes with the escapes of :func:`quoted`."""
     inner = quoted(text)[1:-1].replace('\\"', '"').replace("'", "\\'")
     return f"'{inner}'"
+
+
+def printed(value: object) -> str:
+    """A JSON value as ``%v`` prints it."""
+    if isinstance(value, Mapping):
+        return f"map[{' '.join(f'{key}:{printed(value[key])}' for key in sorted(value))}]"
+    if isinstance(value, list | tuple):
+        return f"[{' '.join(map(printed, value))}]"
+    if value is None:
+        return "<nil>"
+    return value if isinstance(value, str) else gojson.dumps(value)
 
 
 def _escaped(char: str) -> str:

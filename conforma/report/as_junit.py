@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from conforma import gojson
 from conforma.findings import Finding
+from conforma.gotext import printed
 from conforma.report import document
 from conforma.validate.result import ComponentResult, Report
 
@@ -90,19 +90,8 @@ def _properties(report: Report, result: ComponentResult) -> Iterator[tuple[str, 
 def _title(report: Report, finding: Finding) -> str:
     code = f"{finding.code}: " if finding.code else ""
     metadata = document.shown(report, finding).metadata
-    details = sorted(f"{k}={_value(v)}" for k, v in metadata.items() if k != "code")
+    details = sorted(f"{k}={printed(v)}" for k, v in metadata.items() if k != "code")
     return f"{code}{finding.message}" + (f" [{', '.join(details)}]" if details else "")
-
-
-def _value(value: Any) -> str:
-    """A JSON value as Go's ``%v`` prints it."""
-    if isinstance(value, Mapping):
-        return f"map[{' '.join(f'{key}:{_value(value[key])}' for key in sorted(value))}]"
-    if isinstance(value, list | tuple):
-        return f"[{' '.join(map(_value, value))}]"
-    if value is None:
-        return "<nil>"
-    return value if isinstance(value, str) else gojson.dumps(value)
 
 
 def _case(name: str, body: str) -> str:

@@ -9,10 +9,11 @@ nothing in a message can command the terminal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from conforma.cache.stats import CacheStats
 from conforma.findings import Finding
+from conforma.gotext import printed
 from conforma.report import document
 from conforma.report.wrapping import harmless, harmless_line, wrapped
 from conforma.validate.result import ComponentResult, Report
@@ -136,7 +137,7 @@ def block(kind: Kind, place: str, finding: Finding, color: bool) -> str:
         )
     ):
         if value := metadata.get(label):
-            lines.append(_labelled(label.capitalize(), _text(value)))
+            lines.append(_labelled(label.capitalize(), printed(value)))
     lines.append("\n")
     return "".join(lines)
 
@@ -164,7 +165,3 @@ def _heading(kind: Kind, name: str, color: bool) -> str:
 def _labelled(label: str, value: str) -> str:
     text = wrapped(f"{label}: {harmless(value)}", _WIDTH)
     return _INDENT + text.replace("\n", "\n" + _INDENT) + "\n"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)

@@ -103,6 +103,12 @@ def test_text_of_a_finding_without_code_shows_its_kind_alone() -> None:
     assert "› [Warning]\n  ImageRef" in shown and "<nil>" not in shown
 
 
+def test_text_shows_what_is_no_text_as_go_does() -> None:
+    metadata = {"code": "a.b", "title": 7, "description": ["x", None], "solution": {"b": 1}}
+    shown = text_of(report(component(warnings=(PolicyWarning("odd", metadata),))), "text")
+    assert "  Title: 7\n  Description: [x <nil>]\n  Solution: map[b:1]\n" in shown
+
+
 def test_text_in_colour_wraps_mark_and_label_apart() -> None:
     shown = text_of(full(), "text", color=True, show_successes=True)
     assert "\x1b[31m✕\x1b[0m \x1b[31m[Violation] main.rejector\x1b[0m\n" in shown
