@@ -26,7 +26,7 @@ class WorkDirectory:
 
     def __init__(self, *, keep: bool) -> None:
         """``keep``: it is to stay, and nobody is to remove it. Raises ``OSError``."""
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.path = _fresh()
         self._keep = keep
         self._lock = -1 if keep else _marked(self.path)
 
@@ -63,6 +63,16 @@ def _remove_if_dead(entry: os.DirEntry[str]) -> None:
             _remove(Path(entry.path))
     finally:
         os.close(descriptor)
+
+
+def _fresh() -> Path:
+    """A new directory for nobody else, named with digits as the Go tool names its own.
+
+    Errors of policies show the name, and who compares them looks for digits.
+    """
+    path = Path(tempfile.gettempdir(), f"{PREFIX}{int.from_bytes(os.urandom(8))}")
+    path.mkdir(mode=0o700)
+    return path
 
 
 def _marked(directory: Path) -> int:

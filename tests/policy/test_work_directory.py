@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,15 @@ def another(place: Path, how: str = "") -> tuple[subprocess.Popen[str], Path]:
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=20)
+
+
+def test_it_is_new_named_with_digits_and_for_its_owner_only(temporary: Path) -> None:
+    one, other = WorkDirectory(keep=True).path, WorkDirectory(keep=True).path
+    assert one != other
+    for path in (one, other):
+        assert path.parent == temporary
+        assert re.fullmatch(r"ec-work-\d+", path.name)
+        assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_a_killed_process_left_is_removed_and_not_before(temporary: Path) -> None:
