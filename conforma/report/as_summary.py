@@ -11,6 +11,7 @@ from typing import Any
 
 from conforma import gojson
 from conforma.findings import Finding
+from conforma.gotext import printed, quoted
 from conforma.validate.result import ComponentResult, Report
 
 
@@ -60,15 +61,14 @@ def _component(result: ComponentResult, show_successes: bool) -> dict[str, Any]:
 
 
 def by_code(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
-    """The first message of each code, and how many more there are."""
-    first: dict[str, str] = {}
-    count: dict[str, int] = {}
+    """The first message of each code, whatever its type, and how many more there are."""
+    messages: dict[str, list[str]] = {}
     for finding in findings:
-        if finding.code:
-            first.setdefault(finding.code, finding.message)
-            count[finding.code] = count.get(finding.code, 0) + 1
-    return {
-        code: [first[code]]
-        + ([f'There are {count[code] - 1} more "{code}" messages'] if count[code] > 1 else [])
-        for code in sorted(first)
-    }
+        if "code" in finding.metadata:
+            messages.setdefault(printed(finding.metadata["code"]), []).append(finding.message)
+    return {code: _condensed(code, messages[code]) for code in sorted(messages)}
+
+
+def _condensed(code: str, messages: list[str]) -> list[str]:
+    first, *others = messages
+    return [first, f"There are {len(others)} more {quoted(code)} messages"] if others else [first]

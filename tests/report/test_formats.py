@@ -290,6 +290,18 @@ def test_summary_counts_by_code() -> None:
     assert json.loads(text_of(report(component()), "summary"))["success"] is True
 
 
+def test_summary_counts_codes_that_are_no_text() -> None:
+    odd = tuple(
+        PolicyWarning(str(n), {"code": code}) for n, code in enumerate((7, 7, "", "\a", "\a"))
+    )
+    summary = json.loads(text_of(report(component(warnings=odd)), "summary"))
+    assert summary["components"][0]["warnings"] == {
+        "": ["2"],
+        "\a": ["3", r'There are 1 more "\a" messages'],
+        "7": ["0", 'There are 1 more "7" messages'],
+    }
+
+
 def test_summary_markdown() -> None:
     assert text_of(full(), "summary-markdown") == (
         "| Field     | Value |Status|\n|-----------|-------|-------|\n"
