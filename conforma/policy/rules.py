@@ -17,6 +17,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from conforma.errors import PolicyError
+from conforma.gotext import quoted
 from conforma.policy.rego.annotations import AnnotatedRule, Annotations
 
 Kind = Literal["failure", "warning"]
@@ -153,7 +154,8 @@ def check_shape(source: AnnotatedRule) -> None:
     if source.supported or not (described or rule_kind(source.name)):
         return
     raise PolicyError(
-        f'the rule "{source.text}" returns an unsupported value, at {source.file}:{source.row}',
+        f"the rule {quoted(source.text)} returns an unsupported value, "
+        f"at {source.file}:{source.row}",
         hint='let it yield a message, or an object with "msg": deny contains msg if …',
     )
 

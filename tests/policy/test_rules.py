@@ -1,5 +1,6 @@
 """What rules say about themselves: codes, texts, shapes (section 4.1)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,14 @@ def test_helpers_count_only_when_they_are_annotated() -> None:
     [
         rule(shape="boolean", text="deny = true if { true }"),
         rule(block(title="x"), name="helper", shape="number", text="helper := 4"),
+        rule(shape="array", text='deny := ["a\\n"]\nelse := 1'),
     ],
 )
 def test_a_rule_that_cannot_yield_a_result_is_refused(given: AnnotatedRule) -> None:
     with pytest.raises(PolicyError) as error:
         RuleBook.of([given])
     assert error.value.message == (
-        f'the rule "{given.text}" returns an unsupported value, at main.rego:5'
+        f"the rule {json.dumps(given.text)} returns an unsupported value, at main.rego:5"
     )
 
 
