@@ -72,7 +72,7 @@ def digest_of(server: RegistryServer, name: str, tag: str) -> Digest:
     return found[0]
 
 
-def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
     """Return once another thread has made ``condition`` true."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()

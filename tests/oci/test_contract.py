@@ -392,9 +392,8 @@ def test_rc_5_a_429_closes_the_host_to_other_processes(
         assert told.result(10).size > 0
     refused, *others = sorted(server.log.settled(), key=lambda r: r.start)
     assert refused.status == 429
-    assert refused.end is not None
     assert len(others) == 9
-    assert min(r.start for r in others) - refused.end >= 1.99
+    assert min(r.start for r in others) - refused.start >= 1.99
     assert not list((tmp_path / "state").glob("*.closed"))
 
 

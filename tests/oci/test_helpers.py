@@ -55,6 +55,6 @@ def test_stopping_the_run_ends_a_helper(hanging: Path) -> None:
     thread.start()
     until((hanging / "pids").exists)
     cancellation.cancel()
-    thread.join(5)
+    thread.join(20)
     assert isinstance(caught[0], Interrupted)
     until(lambda: not any(is_running(int(p)) for p in (hanging / "pids").read_text().split()))

@@ -70,7 +70,7 @@ def scripted(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
     transport = Transport(
-        patience=Patience(connect=5, head=2, read=2),
+        patience=Patience(connect=20, head=20, read=20),
         most={"small": 4, "bulk": 4},
         tls=ssl.create_default_context,
         proxies=Proxies(),
@@ -362,7 +362,7 @@ def test_a_registry_on_this_machine_is_asked_without_httpx_ssl_and_international
 def test_a_server_that_takes_or_sends_nothing_is_given_up() -> None:
     here, there = socket.socketpair()
     with here, there:
-        wire = Wire(here, Patience(read=0.05, head=0.1))
+        wire = Wire(here, Patience(read=0.05, head=30))
         with pytest.raises(TimeoutError, match=r"nothing was taken for 0\.05 s"):
             wire.send(bytes(10_000_000))
         wire.await_head()
