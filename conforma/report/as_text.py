@@ -117,7 +117,8 @@ def _findings(
 def block(kind: Kind, place: str, finding: Finding, color: bool) -> str:
     """One finding, with a line that says at which ``place`` it was found."""
     metadata = finding.metadata
-    lines = [_heading(kind, finding.code, color)]
+    code = metadata.get("code")
+    lines = [_heading(kind, "" if code is None else printed(code), color)]
     if place:
         lines.append(f"{_INDENT}{harmless_line(place)}\n")
     if kind != "Success" and finding.message:

@@ -104,8 +104,9 @@ def test_text_of_a_finding_without_code_shows_its_kind_alone() -> None:
 
 
 def test_text_shows_what_is_no_text_as_go_does() -> None:
-    metadata = {"code": "a.b", "title": 7, "description": ["x", None], "solution": {"b": 1}}
+    metadata = {"code": 5, "title": 7, "description": ["x", None], "solution": {"b": 1}}
     shown = text_of(report(component(warnings=(PolicyWarning("odd", metadata),))), "text")
+    assert "› [Warning] 5\n" in shown
     assert "  Title: 7\n  Description: [x <nil>]\n  Solution: map[b:1]\n" in shown
 
 
