@@ -100,14 +100,19 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are used.
 
     ``commands_at`` maps a name to ``module:attribute`` and a line of help, so
-    that listing the commands imports none of them.
+    that listing the commands imports none of them. All of them have the flags ``shared``.
     """
 
     def __init__(
-        self, *args: Any, commands_at: Mapping[str, tuple[str, str]], **attrs: Any
+        self,
+        *args: Any,
+        commands_at: Mapping[str, tuple[str, str]],
+        shared: Sequence[Flag] = (),
+        **attrs: Any,
     ) -> None:
         super().__init__(*args, **attrs)
         self._at = commands_at
+        self._shared = shared
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """All names, sorted."""
@@ -130,12 +135,14 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read what stands before the sub-command's name and hand the rest down.
 
-        Flags the group does not know belong to the sub-command and are moved behind its
-        name; as with cobra, such a flag takes the next word unless it has a ``=``.
+        Other flags than the group's own belong to the sub-command and are moved behind its
+        name; as with cobra, one that not all sub-commands have takes the next word unless
+        it has a ``=``.
         """
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        own, others, rest = _split(self.get_params(ctx), args)
+        passed_on = [*_root_flags(ctx), *self._shared]
+        own, others, rest = _split(self.get_params(ctx), passed_on, args)
         given, _ = read_flags(self.get_params(ctx), own, {})
         if others and not rest:
             read_flags(self.get_params(ctx), others, {})  # raises: nobody knows these flags
@@ -278,10 +285,11 @@ def _short(
 
 
 def _split(
-    params: Sequence[click.Parameter], args: Sequence[str]
+    params: Sequence[click.Parameter], passed_on: Sequence[Flag], args: Sequence[str]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Known flags before the first word, unknown ones, and everything from that word on."""
+    """Flags of ``params`` before the first word, other ones, and everything from that word on."""
     known = _by_name(params)
+    elsewhere = _by_name(passed_on)
     own: list[str] = []
     others: list[str] = []
     queue = list(reversed(args))
@@ -293,6 +301,7 @@ def _split(
         flag = known.get(name)
         destination = others if flag is None else own
         destination.append(arg)
+        flag = flag or elsewhere.get(name)
         bare = getattr(flag, "bare", None if flag is None else "true")
         alone = "=" in arg or (len(arg) > 2 and not arg.startswith("--")) or bare is not None
         if not alone and queue:

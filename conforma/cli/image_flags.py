@@ -124,10 +124,23 @@ def image_flags() -> list[Flag]:
             "Use cached layers only where the repository is known to offer them, for a cache that "
             "several credentials share (EC_CACHE_PROOF).",
         ),
+        *shown_flags(),
+    ]
+
+
+def shown_flags(*, hidden: bool = False) -> list[Flag]:
+    """What reports show. As with the Go tool, every command of ``validate`` takes these flags.
+
+    They are ``hidden`` from the help of one that makes no report.
+    """
+    flags = [
         _bool("show-successes", "Include passed rules in the report."),
         _bool("show-warnings", "Include warnings in the text report.", default=True),
         _bool("show-policy-docs-link", "End the text report with a link to the documentation."),
     ]
+    for flag in flags:
+        flag.hidden = hidden
+    return flags
 
 
 def image_options(given: Mapping[str, Any]) -> ImageOptions:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from conforma.cli.command import GoCommand, LazyGroup
-from conforma.cli.image_flags import image_flags, image_options
+from conforma.cli.image_flags import image_flags, image_options, shown_flags
 
 command = LazyGroup(
     name="validate",
@@ -20,6 +20,7 @@ command = LazyGroup(
         ),
         "policy": ("conforma.cli.validate_policy:command", "Check a policy configuration"),
     },
+    shared=shown_flags(),
 )
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import click
 
 from conforma.cli.command import Flag, GoCommand, require_flags
+from conforma.cli.image_flags import shown_flags
 from conforma.cli.options import Globals
 
 
@@ -26,10 +27,11 @@ from conforma.cli.options import Globals
             help="The configuration: a file, a git or https URL, or inline JSON or YAML; the "
             "name of one in a cluster is not looked up.",
         ),
+        *shown_flags(hidden=True),
     ],
 )
 @click.pass_context
-def command(ctx: click.Context, policy: str) -> None:
+def command(ctx: click.Context, /, policy: str, **_: bool) -> None:
     """Read the configuration and say whether it conforms."""
     require_flags(ctx, "policy")
     from conforma.cli import logs

@@ -147,6 +147,20 @@ def test_a_flag_of_the_command_may_stand_before_it(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.startswith('{"Version":"v')
 
 
+def test_flags_that_all_commands_of_a_group_have_may_stand_before_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy = "--policy={sources: [{policy: [oci::registry.test/policy]}]}"
+    conforms = "Policy configuration conforms to the EnterpriseContractPolicy spec\n"
+    for before in ("--quiet", "--show-successes", "--show-warnings=false", "--trace"):
+        assert run(["validate", before, "policy", policy]) == 0
+        assert capsys.readouterr().out == conforms
+    assert run(["validate", "policy", "--show-policy-docs-link", policy]) == 0
+    assert capsys.readouterr().out == conforms
+    assert run(["validate", "policy", "--help"]) == 0
+    assert "--show" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "error"),
     [
