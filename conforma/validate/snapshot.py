@@ -155,7 +155,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """One snapshot out of several, in order; the first to say something about itself wins.
 
     An image that comes again completes a nameless entry, is dropped if its
-    name is known or empty, and otherwise stays as a second component, since
+    name is known or none, and otherwise stays as a second component, since
     policy may treat the two names differently.
     """
     merged = Snapshot()
@@ -201,7 +201,7 @@ def check(snapshot: Snapshot) -> Snapshot:
 def _add(components: list[Component], places: list[int], new: Component) -> None:
     for place in places:
         known = components[place]
-        if known.name == new.name or new.name in ("", UNNAMED):
+        if new.name in ("", known.name) or (new.name == UNNAMED and known.name):
             return
         if known.name in ("", UNNAMED):
             components[place] = replace(known, name=new.name, source=known.source or new.source)

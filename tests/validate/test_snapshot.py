@@ -114,6 +114,8 @@ def test_the_first_to_speak_about_itself_wins() -> None:
         ([("", "i"), ("a", "i")], [("a", "i")]),
         ([("Unnamed", "i"), ("a", "i")], [("a", "i")]),
         ([("a", "i"), ("Unnamed", "i")], [("a", "i")]),
+        ([("", "i"), ("Unnamed", "i")], [("Unnamed", "i")]),
+        ([("Unnamed", "i"), ("", "i")], [("Unnamed", "i")]),
         ([("a", "i"), ("", "i")], [("a", "i")]),
         ([("a", "i"), ("b", "i")], [("a", "i"), ("b", "i")]),
         ([("a", "i"), ("b", "i"), ("a", "i")], [("a", "i"), ("b", "i")]),
