@@ -61,11 +61,15 @@ def _component(result: ComponentResult, show_successes: bool) -> dict[str, Any]:
 
 
 def by_code(findings: tuple[Finding, ...]) -> dict[str, list[str]]:
-    """The first message of each code, whatever its type, and how many more there are."""
+    """The first message of each code, whatever its type, and how many more there are.
+
+    An empty code is none.
+    """
     messages: dict[str, list[str]] = {}
     for finding in findings:
-        if "code" in finding.metadata:
-            messages.setdefault(printed(finding.metadata["code"]), []).append(finding.message)
+        code = finding.metadata.get("code")
+        if code not in ("", None):
+            messages.setdefault(printed(code), []).append(finding.message)
     return {code: _condensed(code, messages[code]) for code in sorted(messages)}
 
 

@@ -297,7 +297,6 @@ def test_summary_counts_codes_that_are_no_text() -> None:
     )
     summary = json.loads(text_of(report(component(warnings=odd)), "summary"))
     assert summary["components"][0]["warnings"] == {
-        "": ["2"],
         "\a": ["3", r'There are 1 more "\a" messages'],
         "7": ["0", 'There are 1 more "7" messages'],
     }
