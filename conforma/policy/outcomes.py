@@ -32,6 +32,7 @@ from conforma import gojson
 from conforma.errors import EvaluationFailed
 from conforma.findings import Finding, PolicyWarning, Success, Violation
 from conforma.gotext import quoted
+from conforma.policy.rego.failures import DEEPEST, too_deep
 from conforma.policy.rules import Kind, Rule
 from conforma.policy.scoring import Subject
 from conforma.policy.timestamps import parse_effective_on
@@ -154,6 +155,8 @@ def success_of(rule: Rule) -> Success:
 
 
 def _read(member: Any, query: str) -> tuple[str, Mapping[str, Any]]:
+    if _is_deeper(member, DEEPEST):
+        raise too_deep(f"{query} yields it")
     if isinstance(member, str):
         return member, {}
     if isinstance(member, dict):
@@ -166,6 +169,15 @@ def _read(member: Any, query: str) -> tuple[str, Mapping[str, Any]]:
             )
         return message, {name: v for name, v in member.items() if name not in {"msg", "_loc"}}
     return f"unexpected policy result type {_json_type(member)}: {_shown(member)}", {}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether values are nested in ``value`` in more than so many levels."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in value)
 
 
 def _json_type(value: Any) -> str:

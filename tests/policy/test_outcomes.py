@@ -1,6 +1,7 @@
 """From rule values to findings (4.4, 4.9, 4.10), against a plain model of the table."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,24 @@ from conforma.policy.outcomes import (
 )
 from conforma.policy.rules import Kind, Rule
 from conforma.policy.scoring import Subject
+
+
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for level in range(levels):
+        value = [value] if level % 2 else {"inner": value}
+    return value
+
+
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: {"msg": "m", "more": v}])
+def test_what_is_nested_too_deeply_to_be_reported_is_refused(wrap: Callable[[Any], Any]) -> None:
+    levels = 100 - (1 if isinstance(wrap(""), dict) else 0)
+    if levels < 100:
+        assert read([wrap(nested(levels))]) == [("m", {"more": nested(levels)})]
+    with pytest.raises(EvaluationFailed, match="nested in more than 100 levels") as caught:
+        read([wrap(nested(levels + 1))])
+    assert "deny" in str(caught.value.hint)
+
 
 NOW = datetime(2025, 7, 20, 12, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from conforma.cancellation import Cancellation
 from conforma.errors import EngineError, EvaluationFailed, PolicyError
 from conforma.gojson import Numeral
 from conforma.policy.rego.annotations import AnnotatedRule, RuleDetails
-from conforma.policy.rego.failures import failure_of
+from conforma.policy.rego.failures import failure_of, too_deep
 from conforma.policy.rego.frames import Frame, Undefined, encode_answer
 from conforma.policy.rego.inputs import Input, Shared
 from conforma.policy.rego.process import Conversation, EngineProcess
@@ -292,7 +292,10 @@ class Ruleset:
             frame = self._engine.last_word(
                 talk, cancellation or self._engine.cancellation, on_frame
             )
-        result: list[list[Any]] = json.loads(frame.body, parse_float=Numeral)
+        try:
+            result: list[list[Any]] = json.loads(frame.body, parse_float=Numeral)
+        except RecursionError as cause:
+            raise too_deep(f"asked for {', '.join(queries[:3])}") from cause
         return result
 
     def close(self) -> None:

@@ -16,6 +16,16 @@ from conforma.policy.rego.frames import Frame
 
 REMOVED_BUILTINS: Final = ("opa.runtime", "http.send", "net.lookup_ip_addr")
 
+DEEPEST: Final = 100
+"""Levels in which a rule's result may be nested. Reading and writing it takes a call for each."""
+
+
+def too_deep(hint: str) -> EvaluationFailed:
+    """The exception for a result that is nested more deeply than anybody could read."""
+    return EvaluationFailed(
+        f"a rule returns a value that is nested in more than {DEEPEST} levels", hint=hint
+    )
+
 
 def failure_of(frame: Frame, opa_version: str) -> ConformaError:
     """The exception for an error frame."""
