@@ -15,10 +15,11 @@ from conforma.cache.cores import Cores
 from conforma.cache.disk import AREAS
 from conforma.cache.options import CacheOptions
 from conforma.cache.safe_cache import SafeCache
-from conforma.errors import DigestMismatch
+from conforma.cancellation import Cancellation
+from conforma.errors import DigestMismatch, Interrupted
 from conforma.oci.digest import DiffID
 from conforma.serve.images import Member, layer_of, random_member, tar_of
-from tests.cache.upstream import PATIENCE, Gate, Sample, Upstream
+from tests.cache.upstream import PATIENCE, Gate, Sample, Upstream, together
 
 
 class Enough(Exception):
@@ -140,6 +141,27 @@ def test_a_layer_whose_download_stands_still_keeps_no_other_from_being_unpacked(
         gate.open()
         thread.join(PATIENCE)
         assert read == [slow.sample.plain]
+
+
+def test_who_waits_for_a_core_gives_up_when_nobody_wants_its_layer_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derive, "Cores", partial(Cores, 1))
+    upstream, _ = upstream_of_files()
+    gate = upstream.hold[1_000_000] = Gate()
+    cancellation = Cancellation()
+    with SafeCache.open(CacheOptions(tmp_path)) as cache:
+        layer = cache.layer(upstream.sample.descriptor, upstream.sample.diff_id, upstream.fetch)
+        with cache._derivation._cores.one(never):
+            caller = together(1, lambda _: layer.uncompressed(cancellation), wait=False)
+            gate.wait_reached()
+            name = f"fill links/{layer.digest}"
+            (fill,) = [thread for thread in threading.enumerate() if thread.name == name]
+            cancellation.cancel()
+            assert [type(error) for error in caller.join().errors] == [Interrupted]
+            fill.join(PATIENCE)
+            assert not fill.is_alive()
+        gate.open()
 
 
 def test_lc_4_layers_unpacked_at_the_same_time_are_right_however_many_cores_there_are(

@@ -92,6 +92,19 @@ def test_rc_12_what_is_attached_to_a_new_image_takes_one_request_without_a_head(
     assert [r.method for r in server.log.settled()] == ["HEAD"] * 2, "its body is here"
 
 
+def test_rc_12_where_a_get_counts_as_a_pull_what_is_attached_is_asked_for_with_a_head(
+    server: RegistryServer, client: ClientFactory, kept: SafeCache
+) -> None:
+    hub = Mirror.parse(f"docker.io={server.host}?final")
+    digest = digest_of(server, "app", put_image(server).tag or "")
+    pinned = Reference("index.docker.io", "app", None, digest)
+    registry = client(content=kept.content, mirrors={hub.origin: hub}).registry
+    registry.manifest(pinned)
+    with pytest.raises(NotFound):
+        registry.manifest(pinned.with_tag(f"{digest.algorithm}-{digest.hex}.att"))
+    assert [r.method for r in server.log.settled()] == ["GET", "HEAD"]
+
+
 def test_rc_2_what_is_gone_from_the_registry_is_gone(
     server: RegistryServer, client: ClientFactory, kept: SafeCache
 ) -> None:

@@ -94,6 +94,19 @@ def test_members_are_those_that_tarfile_sees_wherever_the_pieces_end(form: str) 
             assert shown(walked(data, cuts)) == wanted
 
 
+def test_sums_of_members_of_any_size_are_those_of_their_content() -> None:
+    dice = random.Random(2)
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for bound in (512, 5 * 1024, 10 * 1024, 128 * 1024):
+            for size in (bound - 1, bound, bound + 1, bound + 700):
+                info = tarfile.TarInfo(f"f{size}")
+                info.size = size
+                tar.addfile(info, io.BytesIO(dice.randbytes(size)))
+    data = target.getvalue()
+    assert shown(walked(data, [])) == expected(data)
+
+
 def test_one_byte_at_a_time() -> None:
     data = archive(random.Random(1), tarfile.PAX_FORMAT, count=5)
     assert shown(walked(data, list(range(1, len(data))))) == expected(data)
