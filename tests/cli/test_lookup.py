@@ -260,7 +260,7 @@ def test_json_is_whole_even_if_time_runs_out(shop: Shop) -> None:
     gate = Gate()
     shop.server.faults.add(Fault(hang=gate), path="/shop/slow/", times=None)
     web, slow, api = shop.reference("web"), f"{shop.server.host}/shop/slow:1", shop.reference("api")
-    done = look(shop, "--output", "json", "--brief", "--timeout", "2s", web, slow, api)
+    done = look(shop, "--output", "json", "--brief", "--timeout", "5s", web, slow, api)
     gate.release()
     assert [answer["reference"] for answer in json.loads(done.out)] == [web, api]
     assert "exceeded allowed execution time" in done.err
