@@ -145,10 +145,14 @@ def _pieces(body: Body, fault: Fault) -> Iterator[tuple[int, bytes]]:
     yield offset, b""
 
 
-def _head(version: str, status: int, headers: Mapping[str, str]) -> bytes:
+def phrase(status: int) -> str:
+    """What HTTP calls a status."""
     try:
-        reason = http.HTTPStatus(status).phrase
+        return http.HTTPStatus(status).phrase
     except ValueError:
-        reason = "Unknown"
+        return "Unknown"
+
+
+def _head(version: str, status: int, headers: Mapping[str, str]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{version} {status} {reason}\r\n{lines}\r\n".encode("latin-1")
+    return f"{version} {status} {phrase(status)}\r\n{lines}\r\n".encode("latin-1")

@@ -15,6 +15,7 @@ import h11
 from conforma.oci.wire import set_patience
 from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.httpd import Incoming, RequestBody, Response
+from conforma.serve.sending import phrase
 
 READ: Final = 64 * 1024
 _SMALL: Final = 16 * 1024
@@ -65,7 +66,9 @@ def send_answer(
     headers = [("Content-Length", str(body.size)), *response.headers.items()]
     if response.close:
         headers.append(("Connection", "close"))
-    head = protocol.send(h11.Response(status_code=response.status, headers=headers))
+    # Optional (RFC 9112, 4), but people who read along with curl expect the words.
+    words = phrase(response.status).encode()
+    head = protocol.send(h11.Response(status_code=response.status, headers=headers, reason=words))
     assert head is not None
     if head_only or body.size == 0:
         connection.sendall(head)

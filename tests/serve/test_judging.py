@@ -150,7 +150,7 @@ def test_an_evaluation_ends_when_its_client_goes_and_leaves_its_place(
         assert ended.wait(20), "nobody noticed that the client had gone"
         with socket.create_connection(server.address) as client:
             client.sendall(request())
-            assert client.makefile("rb").readline() == b"HTTP/1.1 200 \r\n"
+            assert client.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
     finally:
         server.close()
     assert "Client gone, evaluation stopped" in caplog.messages
@@ -181,7 +181,7 @@ def test_a_client_that_waits_or_sends_its_next_request_has_not_gone() -> None:
         with socket.create_connection(server.address) as client:
             client.sendall(request() + request())
             lines = client.makefile("rb")
-            assert lines.readline() == b"HTTP/1.1 200 \r\n"
+            assert lines.readline() == b"HTTP/1.1 200 OK\r\n"
     finally:
         server.close()
 
