@@ -212,7 +212,7 @@ class Patient(Cancellation):
 def test_lc_31_who_has_to_know_waits_for_the_other_evictor(tmp_path: Path) -> None:
     from conforma.cache.locks import EntryLock
 
-    filled = opened(tmp_path / "c")
+    filled = opened(tmp_path / "c", max_bytes=0)  # sets off no evictor of its own
     upstream = fill(filled, "x")
     filled.close()
     limited = opened(tmp_path / "c", max_bytes=1)
