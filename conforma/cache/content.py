@@ -61,7 +61,7 @@ class StoredContent:
                 partial.write(data)
                 # Whoever reads it hashes it, so a power failure can cost a request
                 # and nothing else; two syncs for each of many small files cost more.
-                partial.settle(key, durable=False)
+                partial.store_as(key, durable=False)
             finally:
                 partial.discard()
             # Its time is that of the file; the index has to know when it is used again.

@@ -174,7 +174,7 @@ class Derivation:
             partial = self._store.begin(key)
             try:
                 partial.write(link.as_bytes(digest))
-                partial.settle(key, durable=self._options.durable)
+                partial.store_as(key, durable=self._options.durable)
             finally:
                 partial.discard()
         except DiskTrouble:

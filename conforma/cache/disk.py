@@ -114,7 +114,7 @@ class Partial:
         self._close()
         return handle
 
-    def settle(self, key: Key, *, durable: bool) -> None:
+    def store_as(self, key: Key, *, durable: bool) -> None:
         """As :meth:`publish`, for what is not read at once and may be evicted at once."""
         with _trouble():
             if durable:

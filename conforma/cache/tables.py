@@ -110,7 +110,7 @@ class Tables:
             try:
                 partial.write(toc.as_bytes(diff_id))
                 # It carries its own checksum, so nothing is lost by not syncing.
-                partial.settle(key, durable=False)
+                partial.store_as(key, durable=False)
             finally:
                 partial.discard()
 
