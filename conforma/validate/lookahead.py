@@ -23,7 +23,7 @@ P = TypeVar("P")
 
 # What may wait for a worker: so many items, and no new one when so many bytes wait.
 _MOST_ITEMS: Final = 64
-_MOST_BYTES: Final = 16 * 1024 * 1024
+_MOST_BYTES: Final = 8 * 1024 * 1024
 
 
 class Lookahead(Generic[T, P]):
