@@ -107,8 +107,6 @@ class Partial:
         is, and that is fine.
         """
         with _trouble():
-            if durable:
-                self._files.sync(self._descriptor, self.path)
             handle = self.reopen()
             self._give_name(key, durable=durable)
         self._close()
@@ -117,13 +115,13 @@ class Partial:
     def store_as(self, key: Key, *, durable: bool) -> None:
         """As :meth:`publish`, for what is not read at once and may be evicted at once."""
         with _trouble():
-            if durable:
-                self._files.sync(self._descriptor, self.path)
             self._give_name(key, durable=durable)
         self._close()
 
     def _give_name(self, key: Key, *, durable: bool) -> None:
         final = self._store.path(key)
+        if durable:
+            self._files.sync(self._descriptor, self.path)
         try:
             if final.parent != self.path.parent:
                 self._files.make_directory(final.parent)

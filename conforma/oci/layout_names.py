@@ -6,6 +6,7 @@ attached to an image may be under a tag that spells the image's digest.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -27,6 +28,7 @@ class Named(Struct, frozen=True):
     descriptor: Descriptor
 
 
+@lru_cache(maxsize=1024)
 def is_attachment_of(tag: str | None) -> Digest | None:
     """The digest of the image that a tag such as ``sha256-<hex>.sig`` is about."""
     return subject_of_tag((tag or "").partition(".")[0])

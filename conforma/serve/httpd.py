@@ -8,7 +8,6 @@ connection, so a slow client delays nobody.
 from __future__ import annotations
 
 import contextlib
-import http
 import io
 import json
 import socket
@@ -26,7 +25,7 @@ from conforma.serve.bodies import Body, MemoryBody
 from conforma.serve.faults import Fault, FaultPlan
 from conforma.serve.limits import Limits, PatientReader, cut, refuse
 from conforma.serve.log import RequestLog
-from conforma.serve.sending import Sender
+from conforma.serve.sending import Sender, phrase
 
 MAX_HEAD_LINE = 64 * 1024
 MAX_HEADERS = 200
@@ -300,7 +299,7 @@ class HttpServer:
         if fault.body is not None:
             response = Response(status, {}, MemoryBody(fault.body))
         else:
-            reason = http.HTTPStatus(status).phrase
+            reason = phrase(status)
             detail = {"code": reason.upper().replace(" ", "_"), "message": f"{reason} (injected)"}
             response = Response.document(status, {"errors": [detail]})
         if fault.redirect is not None:

@@ -4,7 +4,8 @@ The evidence of a component is small and many requests; its rules then wait for
 layers. With workers alone the evidence of later components would be read when
 the layers are there, with nothing else to do: a second tail as long as the
 first head. Here it is read in between, by threads that never compete with a worker
-that is making its own item ready, and that stop at a bound on what they hold.
+that is making its own item ready, and that stop at a bound on what they hold. Workers
+take turns at it, too, as long as answers come at once.
 """
 
 from __future__ import annotations
