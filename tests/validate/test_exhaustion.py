@@ -47,8 +47,9 @@ def test_who_waited_for_a_module_that_could_not_be_loaded_met_a_shortage(
     first = Attempt()
     assert gate.begun.wait(20)
     second = Attempt()
-    # Where the interpreter notes which threads wait for a module.
-    until(lambda: second.ident in importlib._bootstrap._blocking_on)  # type: ignore[attr-defined]
+    # Where the interpreter notes what each thread waits for: a lock, from 3.12 on a list of them.
+    blocked = importlib._bootstrap._blocking_on  # type: ignore[attr-defined]
+    until(lambda: blocked.get(second.ident))
     gate.go_on.set()
     first.join(20)
     second.join(20)
