@@ -327,7 +327,7 @@ def _scalar_value(event: Any, plain: bool) -> Any:
             raise _failed("yaml: !!binary value contains invalid base64 data") from cause
     if not plain and tag not in {_TAG + name for name in ("bool", "int", "float", "null")}:
         return text
-    value = _resolved(text)
+    value = plain_value(text)
     if tag == f"{_TAG}float" and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     expected = {"bool": bool, "int": int, "float": float, "null": type(None)}
@@ -345,8 +345,8 @@ def _tag_of(value: Any) -> str:
     return names.get(type(value), "str")
 
 
-def _resolved(text: str) -> Any:
-    """What a plain scalar stands for."""
+def plain_value(text: str) -> Any:
+    """What a plain scalar stands for: ``text`` itself if it is a text."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in "0123456789+-." or len(text) > _MOST_DIGITS:

@@ -209,7 +209,7 @@ def _severity(result: RuleResult) -> str:
         log.warning('Ignoring non-string "severity" value %s', _shown(severity))
         return ""
     if severity not in {"failure", "warning"}:
-        log.warning('Ignoring unexpected "severity" value %s', quoted(severity))
+        log.warning('Ignoring unexpected "severity" value %s', severity)
         return ""
     return severity
 

@@ -195,10 +195,7 @@ def _check_envelope(
             continue
         verified.append(signature)
     if not verified:
-        raise SignatureMismatch(
-            "could not verify envelope: "
-            "accepted signatures do not match threshold, Found: 0, Expected 1"
-        )
+        raise SignatureMismatch("accepted signatures do not match threshold, Found: 0, Expected 1")
     return statement, tuple(verified), tuple(keys)
 
 

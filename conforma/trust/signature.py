@@ -114,9 +114,12 @@ class Attestation(Struct, frozen=True):
 
     def as_dict(self) -> dict[str, Any]:
         """As in the ``attestations`` list of a component (signatures.md 8.4)."""
-        members: dict[str, Any] = {"type": self.type, "predicateType": self.predicate_type}
-        if self.build_type:
-            members["predicateBuildType"] = self.build_type
+        named = {
+            "type": self.type,
+            "predicateType": self.predicate_type,
+            "predicateBuildType": self.build_type,
+        }
+        members: dict[str, Any] = {name: text for name, text in named.items() if text}
         if self.signatures:
             members["signatures"] = [signature.as_dict() for signature in self.signatures]
         return members

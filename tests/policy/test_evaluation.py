@@ -430,17 +430,18 @@ DATA = """
 
 
 def test_rules_see_their_data_and_the_moment_of_their_component(evaluator: Evaluator) -> None:
-    group = SourceGroup(rule_data={"key": ["value"]})
+    group = SourceGroup(rule_data={"key": ["value", 1.0, 1e3]})
     rules = evaluator(DATA, group=group, data={"own": 7})
     for moment in (NOW, NOW + timedelta(days=1)):
         (found,) = judge(rules, moment=moment).findings
         assert json.loads(found.message) == [
             nanoseconds(moment),
             {"rekor_url": "https://rekor.example"},
-            {"key": ["value"]},
+            {"key": ["value", 1, 1000]},
             "input.json",
             7,
         ]
+        assert '["value",1,1000]' in found.message  # as Go reads and writes 1.0 and 1e3
 
 
 def test_without_rule_data_there_is_no_such_document(evaluator: Evaluator) -> None:

@@ -214,7 +214,7 @@ def test_kinds_agree_with_the_model(kind: Kind, metadata: dict[str, Any]) -> Non
     ("metadata", "message"),
     [
         ({"severity": 5}, 'Ignoring non-string "severity" value 5'),
-        ({"severity": "high"}, 'Ignoring unexpected "severity" value "high"'),
+        ({"severity": "high"}, 'Ignoring unexpected "severity" value high'),
         ({"effective_on": ["x"]}, 'Ignoring non-string "effective_on" value ["x"]'),
         ({"effective_on": "soon"}, 'Invalid "effective_on" value "soon"'),
     ],

@@ -198,9 +198,59 @@ def test_yaml_quotes_as_go_does_and_keeps_keys_on_their_line() -> None:
         "plain: /tmp/in.json",
         "single: '{it''s}'",
         'words: "true"',
-        '"two\\nlines": "* "',
+        "\"two\\nlines\": '* '",
     ):
         assert f"\n  {line}\n" in shown
+
+
+def _yaml_of(policy: dict[str, object]) -> str:
+    """The lines of ``policy`` in a report, which mean what they were made of."""
+    shown = text_of(report(component(), policy=policy), "yaml")
+    assert yaml.safe_load(shown)["policy"] == policy
+    return shown.partition("\npolicy:\n")[2].removesuffix("success: true\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("127.0.0.1:5000/app@sha256:12", "127.0.0.1:5000/app@sha256:12"),
+        ("./policy", "./policy"),
+        ("-a", "-a"),
+        ("1.2.3", "1.2.3"),
+        ("日本", "日本"),
+        ("a: b", "'a: b'"),
+        ("a #b", "'a #b'"),
+        ("it is:", "'it is:'"),
+        ("", '""'),
+        ("1.0", '"1.0"'),
+        ("0x1F", '"0x1F"'),
+        ("12:30", '"12:30"'),
+        ("2020-01-01", '"2020-01-01"'),
+        ("On", '"On"'),
+        ("=", '"="'),
+        ("tab\t\\", r'"tab\t\\"'),
+        ("\x1b \u2028 😀", r'"\e \L \U0001F600"'),
+        ("a\n\nb\n", "|\n    a\n\n    b"),
+        (" a\nb\n\n", "|2+\n     a\n    b\n"),
+        ("a \nb", r'"a \nb"'),
+    ],
+)
+def test_text_in_yaml_is_written_as_go_writes_it(text: str, written: str) -> None:
+    assert _yaml_of({"text": text}) == f"  text: {written}\n"
+
+
+def test_long_text_in_yaml_is_folded_where_go_folds_it() -> None:
+    words = "word " * 20
+    assert _yaml_of({"plain": f"{words}end"}) == (
+        f"  plain: {words[:75].rstrip()}\n    word word word word word end\n"
+    )
+    assert _yaml_of({"list": [f"so: {words}end"]}) == (
+        f"  list:\n  - 'so: {words[:75].rstrip()}\n    word word word word word end'\n"
+    )
+    assert _yaml_of({"quoted": f"\t{words}  end"}) == (
+        f'  quoted: "\\t{words[:70].rstrip()}\n    word word word word word word   end"\n'
+    )
+    assert _yaml_of({f"{words}end": 1}) == f"  {words}end: 1\n"
 
 
 def test_yaml_shows_a_key_as_a_block() -> None:

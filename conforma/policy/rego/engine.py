@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from conforma import gojson
 from conforma.cancellation import Cancellation
 from conforma.errors import EngineError, EvaluationFailed, PolicyError
 from conforma.gojson import Numeral
@@ -117,7 +118,7 @@ class Engine:
         ``PolicyError`` for data that cannot be merged, ``EngineError``.
         """
         if document is not None and not isinstance(document, bytes):
-            document = json.dumps(document).encode()
+            document = gojson.encode(document)
         ruleset = Ruleset(self, tuple(policy_dirs), tuple(data_dirs), document or b"")
         ruleset.begin()
         if wait:
