@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HELD_BACK: Final = 32 * 1024
 """Bytes at the end of a blob that nobody sees before the whole of it is verified."""
-_LOOK: Final = 0.25  # seconds after which a follower looks without having been woken
+_LOOK: Final = 0.35  # seconds after which a follower looks without having been woken
 _PIECE: Final = 1 << 20
 
 
@@ -118,12 +118,14 @@ class Follower(BlockReader):
             if upto <= self._position:
                 self._wake.pass_on()
                 return
+            try:
+                if self._wake.next is not None:
+                    source.share(self._position, upto)
+            finally:
+                self._wake.pass_on()
             while self._position < upto:
-                try:
-                    block = source.block_at(self._position, upto)
-                    self._advance(len(block), 1)
-                finally:
-                    self._wake.pass_on()
+                block = source.block_at(self._position, upto)
+                self._advance(len(block), 1)
                 yield block
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:

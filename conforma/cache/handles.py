@@ -72,6 +72,9 @@ class SharedFile:
         """The bytes from ``offset`` to the next multiple of 1 MiB, or to ``upto`` before it."""
         return self.read_at(offset, min(upto, offset - offset % BLOCK + BLOCK) - offset)
 
+    def share(self, offset: int, upto: int) -> None:
+        """Prepare for many readers who will soon want the blocks from ``offset`` to ``upto``."""
+
     def fileno(self) -> int:
         """The descriptor, for ``sendfile``; it stays ours, and its position has no meaning."""
         return self._descriptor

@@ -54,6 +54,20 @@ class GrowingFile(SharedFile):
             return block[: upto - offset]  # this reader may not see as much
         return block
 
+    def share(self, offset: int, upto: int) -> None:
+        """Have the blocks from ``offset`` to ``upto`` in memory, if blocks are shared and these fit.
+
+        Whoever opens a round of followers reads them all before the next is woken: two that
+        run at once would each read what the other lacks, and wait for the interpreter.
+        """
+        if self._room == ALONE or upto - offset > SHARED:
+            return
+        while offset < upto:
+            block = self._blocks.get(offset) or self.block_at(offset, upto)
+            if not block:
+                return  # the file was cut off, as its reader will find
+            offset += len(block)
+
     def settle(self) -> None:
         """Keep nothing from now on: the file is finished, or given up."""
         with self._lock:

@@ -26,11 +26,11 @@ T = TypeVar("T")
 # Seconds between two rounds of waking, for each of those who follow. Waking costs the
 # interpreter, which the work needs as well, so it gets little of the time; yet one that
 # follows a fast download finds pieces worth being woken for. Followers look by themselves
-# every quarter of a second, all at once, so a round comes sooner. After so many bytes waking
+# every third of a second, all at once, so a round comes sooner. After so many bytes waking
 # costs less than that they wait, because they find them in memory only for a while (see recent.py).
-_PAUSE_EACH: Final = 0.003
-_LONGEST_PAUSE: Final = 0.2
-_ENOUGH: Final = 4 << 20
+_PAUSE_EACH: Final = 0.004
+_LONGEST_PAUSE: Final = 0.25
+_ENOUGH: Final = 6 << 20
 
 _filling = threading.local()
 

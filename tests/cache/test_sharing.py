@@ -1,11 +1,12 @@
 """Followers of one download hold the same blocks; whoever is elsewhere reads for itself."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from conforma.cache.bell import Bell, Queue
-from conforma.cache.follow import HELD_BACK
+from conforma.cache.follow import HELD_BACK, Follower, Ride, Sight
 from conforma.cache.handles import BLOCK
 from conforma.cache.layers import Stream
 from conforma.cache.options import CacheOptions
@@ -135,6 +136,65 @@ def test_lc_36_blocks_go_on_where_reading_and_seeking_have_come_to(cache: SafeCa
         assert source.read(20) == upstream.content[BLOCK + 5 : BLOCK + 25]
         source.seek(-10, 1)
         assert b"".join(source.blocks()) == upstream.content[BLOCK + 15 :]
+
+
+def growing(path: Path, blocks: int) -> GrowingFile:
+    """A file of so many blocks, of which the first has been wanted twice."""
+    path.write_bytes(os.urandom(blocks * BLOCK))
+    file = GrowingFile(os.open(path, os.O_RDONLY), blocks * BLOCK)
+    assert file.block_at(0, BLOCK) is file.block_at(0, BLOCK)
+    return file
+
+
+class Place:
+    """A follower's place where everything can be seen at once."""
+
+    def __init__(self, file: GrowingFile) -> None:
+        self.sight = Sight(file, file.size, verified=True)
+
+    def look(self) -> Sight:
+        return self.sight
+
+    def seen(self) -> None:
+        pass
+
+    def leave(self) -> None:
+        pass
+
+
+def test_lc_33_what_a_round_is_about_is_in_memory_before_the_next_is_woken(tmp_path: Path) -> None:
+    file = growing(tmp_path / "file", 3)
+    kept: list[int] = []
+
+    def board(wake: Bell) -> Ride:
+        wake.next = lambda: kept.append(file.kept)
+        return Place(file)
+
+    with Follower(board, file.size, "blob") as follower:
+        blocks = follower.blocks()
+        first = next(blocks)
+        assert kept == [3 * BLOCK]
+        assert b"".join([first, *blocks]) == (tmp_path / "file").read_bytes()
+    assert kept == [3 * BLOCK]  # passed on once
+
+
+def test_lc_38_nothing_is_read_for_others_who_are_not_there_or_far_away(tmp_path: Path) -> None:
+    far = growing(tmp_path / "far", SHARED // BLOCK + 2)
+    far.share(BLOCK, far.size)
+    assert far.kept == BLOCK
+    far.share(2 * BLOCK, far.size)
+    assert far.kept == SHARED
+    lone = GrowingFile(os.open(tmp_path / "far", os.O_RDONLY), far.size)
+    lone.block_at(0, BLOCK)
+    lone.share(BLOCK, 4 * BLOCK)
+    assert lone.kept == BLOCK
+
+
+def test_lc_35_a_file_that_was_cut_off_keeps_nobody_in_a_round(tmp_path: Path) -> None:
+    file = growing(tmp_path / "file", 3)
+    os.truncate(tmp_path / "file", 2 * BLOCK)
+    file.share(0, 3 * BLOCK)
+    assert file.kept == 2 * BLOCK
 
 
 def test_a_round_wakes_one_after_the_other() -> None:
