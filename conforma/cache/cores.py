@@ -22,22 +22,32 @@ class Cores:
 
     def __init__(self, count: int | None = None) -> None:
         self._count = count or _usable()
-        self._free = threading.Semaphore(self._count)
+        self.reset_after_fork()
         renew_in_children(self)
+
+    def spare(self) -> bool:
+        """Whether a core has nothing to do: there are several, and one layer alone is on its way."""
+        return self._layers == 1 and self._count > 1
 
     @contextmanager
     def one(self, check: Callable[[], None]) -> Iterator[Core]:
         """A core while inside, waited for if need be; what ``check`` raises ends the waiting."""
         core = Core(self._free, check)
-        core.take()
+        with self._lock:
+            self._layers += 1
         try:
+            core.take()
             yield core
         finally:
             core.give_back()
+            with self._lock:
+                self._layers -= 1
 
     def reset_after_fork(self) -> None:
         """The threads that had cores do not exist in a forked child."""
         self._free = threading.Semaphore(self._count)
+        self._lock = threading.Lock()
+        self._layers = 0  # that have a core, wait for one, or wait for bytes
 
 
 class Core:

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from conforma.cache.aside import Aside
 from conforma.cache.cores import Cores
 from conforma.cache.disk import DiskTrouble, Key, LayerStore
 from conforma.cache.follow import Follower
@@ -129,15 +130,22 @@ class Derivation:
             self._store, link_key, strict=self._options.strict, make_room=self._space.make_room
         )
 
+        def take(piece: bytes) -> None:
+            hasher.update(piece)
+            maker.feed(piece)
+            sink.write(piece)
+
         try:
             try:
-                with self._cores.one(flight.raise_if_abandoned) as core:
+                with (
+                    self._cores.one(flight.raise_if_abandoned) as core,
+                    Aside(take, self._cores.spare) as taking,
+                ):
                     blocks = source.blocks(core.rest)
                     for piece in inflated(blocks, media_type, self._options.limits, what):
                         flight.raise_if_abandoned()
-                        hasher.update(piece)
-                        maker.feed(piece)
-                        sink.write(piece)
+                        taking.feed(piece)
+                    taking.finish()
             except IntegrityError:
                 source.finish()  # a download that went wrong explains it better
                 raise
