@@ -181,10 +181,16 @@ class ImageReader:
     def blob_bytes(self, reference: Reference) -> bytes:
         """The blob that a reference with a digest names, as the registry stores it.
 
-        Raises ``BadReference`` without a digest, ``TooLarge`` over the limit.
+        Raises ``BadReference`` without a digest, ``NotFound`` also for the
+        digest of a manifest, ``TooLarge`` over the limit.
         """
-        with self._blob(reference).compressed() as source:
-            return source.read()
+        blob = self._blob(reference)
+        with blob.compressed() as source:
+            content = source.read()
+        # Manifests are kept beside blobs; whether this run was the first must not decide.
+        if _may_be_manifest(content) and not self._offers(reference, blob.digest):
+            raise NotFound(f"{reference}: the repository has no such blob")
+        return content
 
     def blob_files(self, reference: Reference, paths: Collection[str]) -> dict[str, bytes]:
         """Members of a tar blob, plain or compressed, by their exact names; the last one wins.
@@ -361,3 +367,7 @@ def _complete(reference: Reference) -> Iterator[None]:
             f"{reference}: the registry has the manifest but not all that it lists: {cause.message}",
             hint="push the image again, or restore the registry's storage",
         ) from cause
+
+
+def _may_be_manifest(content: bytes) -> bool:
+    return content.lstrip().startswith(b"{") and b'"schemaVersion"' in content

@@ -238,6 +238,19 @@ def test_blob_bytes_are_those_that_the_digest_names(
         reader.blob_bytes(Reference.parse(f"{server.host}/app:tag"))
 
 
+def test_a_manifest_is_no_blob_whether_or_not_it_is_in_the_cache(
+    server: RegistryServer, reader: ImageReader
+) -> None:
+    image = image_of([layer_of([Member("task", b"1")])])
+    digest = image.put(server.store, "app")
+    server.store.put_blob("odd", image.manifest)
+    stored_as_blob = Reference.parse(f"{server.host}/odd@{digest}")
+    for _ in range(2):
+        assert reader.blob_bytes(stored_as_blob) == image.manifest
+        with pytest.raises(NotFound):
+            reader.blob_bytes(Reference.parse(f"{server.host}/app@{digest}"))
+
+
 def test_blob_files_are_named_exactly_and_the_last_one_wins(
     server: RegistryServer, reader: ImageReader
 ) -> None:
