@@ -53,10 +53,9 @@ def value(text: str, indent: int, column: int) -> str:
 
 def _block(text: str, margin: str) -> str:
     begins = "2" if text[0] in " \n" else ""
-    if not text.endswith("\n"):
-        ends = "-"
-    else:
-        ends = "+" if text == "\n" or text.endswith("\n\n") else ""
+    ends = "" if text.endswith("\n") else "-"
+    if text == "\n" or text.endswith("\n\n"):
+        ends = "+"
     lines = text.removesuffix("\n").split("\n")
     return f"|{begins}{ends}" + "".join(f"{margin}{line}" if line else "\n" for line in lines)
 

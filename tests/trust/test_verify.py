@@ -145,8 +145,7 @@ def test_another_key_without_the_log(world: World, key: object, reason: str) -> 
     with pytest.raises(NoMatchingSignature) as claims:
         verifier.attestations(world.image)
     assert claims.value.message == (
-        "no matching attestations: "
-        "accepted signatures do not match threshold, Found: 0, Expected 1"
+        "no matching attestations: accepted signatures do not match threshold, Found: 0, Expected 1"
     )
 
 

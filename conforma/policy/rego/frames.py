@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
+from conforma import gojson
+
 _LENGTHS = struct.Struct(">II")
 _SMALL = 1 << 16
 _header_text = json.JSONEncoder(separators=(",", ":")).encode
@@ -89,7 +91,7 @@ def encode_answer(value: Any) -> tuple[str, Bytes]:
         return "text", value
     if isinstance(value, str):
         return "text", value.encode(errors="surrogateescape")
-    return "json", json.dumps(value).encode()
+    return "json", gojson.encode(value, escape_html=False)
 
 
 def _exactly(stream: Reader, size: int) -> bytearray | None:

@@ -193,6 +193,16 @@ def test_bytes_and_text_become_strings(rules: Rules) -> None:
     assert found == [[['é"\n', 'é"\n']]]
 
 
+def test_numbers_of_a_document_in_an_image_are_written_as_go_writes_them(rules: Rules) -> None:
+    ruleset = rules('package main\nv := json.marshal(ec.oci.image_files("r", ["a"]))')
+    found = ruleset.evaluate(
+        b"{}",
+        ["data.main.v"],
+        builtins={"ec.oci.image_files": lambda *_: {"a": [1.0, 1e3, 0.5, 7, "<é>"]}},
+    )
+    assert found == [['{"a":[1,1000,0.5,7,"\\u003cé\\u003e"]}']]
+
+
 def test_large_input_and_large_answers_arrive_whole(rules: Rules) -> None:
     ruleset = rules(
         'package main\nv := [count(input.text), count(ec.oci.blob("r")), ec.oci.blob("r")]'
