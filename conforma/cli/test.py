@@ -76,23 +76,23 @@ def _status(results: Sequence[Checked], *, fail_on_warn: bool) -> int:
 
 
 def _checked(paths: Sequence[str], flags: dict[str, Any], kind: str) -> list[Checked]:
-    from conforma.policy.conftest import Rules, combined, documents
+    from conforma.policy.conftest import Rules, combined, documents, files_of
     from conforma.policy.rego.engine import Engine
     from conforma.policy.work_directory import WorkDirectory, sweep
     from conforma.report.as_conftest import FORMATS
 
     if kind not in (*FORMATS, "appstudio"):
         raise InputError(f"unknown output format: {kind}", hint="stdout, json, tap or appstudio")
+    files = files_of(paths, flags["ignore"])
+    found = list(documents(files, flags["parser"], sys.stdin.buffer))
+    if flags["combine"]:
+        found = [combined(found)]
     sweep()
     with ExitStack() as stack:
         place = WorkDirectory(keep=False)
         stack.callback(place.remove)
         engine = stack.enter_context(Engine.start())
         rules = Rules(engine, flags["policy"], flags["data"], place.path)
-        reading = sys.stdin.buffer
-        found = list(documents(paths, flags["parser"], reading, ignore=flags["ignore"]))
-        if flags["combine"]:
-            found = [combined(found)]
         namespaces = rules.namespaces if flags["all_namespaces"] else flags["namespace"]
         return [rules.check(document, name) for name in namespaces for document in found]
 

@@ -51,8 +51,8 @@ class Document(Struct, frozen=True):
 
     @classmethod
     def read(cls, name: str, raw: bytes, parser: str = "") -> Document:
-        """Parse what a file holds. Raises ``InputError``."""
-        kind = parser or _PARSERS.get(Path(name).suffix.lower(), "yaml")
+        """Parse what a file holds, standard input if it has no name. Raises ``InputError``."""
+        kind = _parser_for(name, parser)
         try:
             found = (json.loads(raw),) if kind == "json" else yamljson.parse_all(raw) or (None,)
         except (InputError, ValueError, RecursionError) as cause:
@@ -63,6 +63,22 @@ class Document(Struct, frozen=True):
         whole = found[0] if len(found) == 1 else found
         parts = whole if isinstance(whole, list | tuple) else [whole]
         return cls(name, tuple(map(gojson.encode, parts)))
+
+
+def _parser_for(name: str, asked: str) -> str:
+    place = Path(name)
+    known = _PARSERS.get(place.suffix.lower(), "") if name else "yaml"
+    kind = asked or known
+    if kind not in _PARSERS.values():
+        # A text that happens to be YAML would pass every rule about members.
+        why = (
+            f"new: unknown parser: {place.suffix[1:]}" if not asked else f"unknown parser: {asked}"
+        )
+        raise InputError(
+            f"parse configurations: new parser: {why}, path: {name}",
+            hint="JSON and YAML files are read; --parser says which of them a file is",
+        )
+    return kind
 
 
 class Checked(Struct, frozen=True):
@@ -83,8 +99,8 @@ class Rules:
         self, engine: Engine, policies: Sequence[str], data: Sequence[str], workdir: Path
     ) -> None:
         """Raises ``InputError`` for a path that is not there, and as ``Engine.compile`` does."""
-        rules = tuple(_gathered(policies, workdir / "policy", "policies"))
-        documents = tuple(_gathered(data, workdir / "data", "documents"))
+        rules = tuple(_gathered(policies, workdir / "policy", "loading policies: load"))
+        documents = tuple(_gathered(data, workdir / "data", "load documents"))
         self._ruleset: Ruleset = engine.compile(rules, documents)
         self._names: dict[tuple[str, ...], Counter[str]] = {}
         for rule in self._ruleset.annotations:
@@ -163,7 +179,7 @@ def _gathered(paths: Iterable[str], place: Path, what: str) -> Iterator[Path]:
             yield alone
         else:
             raise InputError(
-                f"load: loading {what}: load: 1 error occurred during loading: "
+                f"load: {what}: 1 error occurred during loading: "
                 f"stat {path}: no such file or directory"
             )
 
@@ -193,30 +209,43 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise InputError(f"given regexp couldn't be parsed :{cause}") from cause
 
 
-def documents(
-    paths: Sequence[str], parser: str, stdin: Any, *, ignore: str = ""
-) -> Iterator[Document]:
-    """The documents in files and directories; ``-`` is standard input.
+def files_of(paths: Sequence[str], ignore: str = "") -> tuple[str, ...]:
+    """The files to test, each once: those named, and the JSON and YAML files in directories.
 
-    Files in directories are left out if their path matches the regular
-    expression ``ignore`` anywhere. Raises ``InputError``.
+    Those are left out whose path matches the regular expression ``ignore``
+    anywhere. ``-`` is standard input. Raises ``InputError`` for a path that is
+    not there, and if nothing is left.
     """
     left_out = _pattern(ignore) if ignore else None
-    for path in paths:
-        if path == "-":
+    found: dict[str, None] = {}
+    for path in filter(None, paths):
+        place = Path(path)
+        if path != "-" and not place.exists():
+            raise InputError(f"parse files: get file info: stat {path}: no such file or directory")
+        if path == "-" or not place.is_dir():
+            found[path] = None
+            continue
+        inside = (str(p) for p in sorted(place.rglob("*")) if p.is_file())
+        found.update(
+            (name, None)
+            for name in inside
+            if Path(name).suffix.lower() in _PARSERS and not (left_out and left_out.search(name))
+        )
+    if not found:
+        raise InputError("parse files: no files found")
+    return tuple(found)
+
+
+def documents(files: Iterable[str], parser: str, stdin: Any) -> Iterator[Document]:
+    """What the files hold; ``-`` is standard input. Raises ``InputError``."""
+    for file in files:
+        if file == "-":
             yield Document.read("", stdin.read(), parser)
             continue
-        place = Path(path)
-        inside = sorted(
-            p
-            for p in place.rglob("*")
-            if p.is_file() and p.suffix in _PARSERS and not (left_out and left_out.search(str(p)))
-        )
-        for file in inside if place.is_dir() else [place]:
-            try:
-                raw = file.read_bytes()
-            except OSError as cause:
-                raise InputError(
-                    f"parse configurations: open {file}: {(cause.strerror or '').lower()}"
-                ) from cause
-            yield Document.read(str(file), raw, parser)
+        try:
+            raw = Path(file).read_bytes()
+        except OSError as cause:
+            raise InputError(
+                f"parse configurations: open {file}: {(cause.strerror or '').lower()}"
+            ) from cause
+        yield Document.read(file, raw, parser)

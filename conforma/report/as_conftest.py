@@ -18,6 +18,13 @@ def as_json(results: Sequence[Checked], _color: bool, _exceptions: bool) -> str:
     return gojson.dumps([_members(result) for result in results], indent="\t") + "\n"
 
 
+def _place(result: Checked) -> str:
+    """The file, unless it was standard input, and the namespace."""
+    return harmless_line(
+        f"{result.filename} - {result.namespace}" if result.filename else f"- {result.namespace}"
+    )
+
+
 def as_text(results: Sequence[Checked], color: bool, exceptions: bool) -> str:
     """A line for each result that is no success, and the totals.
 
@@ -25,7 +32,7 @@ def as_text(results: Sequence[Checked], color: bool, exceptions: bool) -> str:
     """
     lines = []
     for result in results:
-        place = harmless_line(f"{result.filename} - {result.namespace}")
+        place = _place(result)
         if not _count(result):
             lines.append(f"{_word('?', color)} - {place} - no policies found")
         lines += (
@@ -50,7 +57,7 @@ def as_tap(results: Sequence[Checked], _color: bool, _exceptions: bool) -> str:
     lines = [f"1..{sum(map(_count, results))}"]
     number = 0
     for result in results:
-        place = harmless_line(f"{result.filename} - {result.namespace}")
+        place = _place(result)
         for title, word, found in (
             ("", "not ok", result.failures),
             ("# warnings", "not ok", result.warnings),

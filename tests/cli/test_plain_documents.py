@@ -234,16 +234,37 @@ def test_the_task_result(desk: Desk) -> None:
     ("arguments", "reason"),
     [
         ([], "missing required arguments"),
-        (["nowhere.json"], "running test: parse configurations: open nowhere.json: no such file"),
+        (
+            ["nowhere.json", "-p", "x.rego"],
+            "running test: parse files: get file info: stat nowhere.json: no such file or directory",
+        ),
+        (["none", "--ignore", "none"], "running test: parse files: no files found"),
+        (
+            ["it.txt", "-p", "x.rego"],
+            "running test: parse configurations: new parser: new: unknown parser: txt, path: it.txt",
+        ),
+        (
+            ["it.json", "--parser", "toml"],
+            "parse configurations: new parser: unknown parser: toml, path: it.json",
+        ),
         (["it.json", "-p", "x.rego"], "1 error occurred during loading: stat x.rego: no such file"),
-        (["it.json", "-d", "x.json"], "loading documents: load: 1 error occurred during loading"),
+        (
+            ["it.json", "-d", "x.json"],
+            "load: load documents: 1 error occurred during loading: stat x.json",
+        ),
         (["it.json", "-o", "sarif"], "running test: unknown output format: sarif"),
         (["torn.json"], "unmarshal json: unexpected end of JSON input, path: torn.json"),
         (["odd.json"], "unmarshal json: invalid character 'o' looking for beginning of value"),
     ],
 )
 def test_what_cannot_be_tested_is_told(desk: Desk, arguments: list[str], reason: str) -> None:
-    for name, content in (("it.json", "{}"), ("torn.json", '{"a": "b'), ("odd.json", "odd")):
+    (desk.directory / "none").mkdir(exist_ok=True)
+    for name, content in (
+        ("it.json", "{}"),
+        ("it.txt", "text"),
+        ("torn.json", '{"a": "b'),
+        ("odd.json", "odd"),
+    ):
         desk.document(name, content)
     done = desk.test(*arguments)
     assert done.status == 1
@@ -251,6 +272,18 @@ def test_what_cannot_be_tested_is_told(desk: Desk, arguments: list[str], reason:
     asked = desk.test(*arguments, "-o", "appstudio")
     if arguments and "sarif" not in arguments:
         assert json.loads(asked.out)["result"] == "ERROR"
+
+
+def test_a_file_that_is_named_twice_is_tested_once(desk: Desk) -> None:
+    bad = desk.document("bad.json", {"bad": "very", "name": "it"})
+    assert len(json.loads(desk.test(bad, bad, "-o", "json").out)) == 1
+
+
+def test_standard_input_has_no_name_in_text_and_tap() -> None:
+    said = (Finding("No", {}),)
+    results = [Checked("", "main", 0, failures=said)]
+    assert FORMATS["stdout"](results, False, True).startswith("FAIL - - main - No\n")
+    assert FORMATS["tap"](results, False, True) == "1..1\nnot ok 1 - - main - No\n"
 
 
 def test_the_command_is_experimental() -> None:
