@@ -49,8 +49,11 @@ class Artifacts:
             pinned = self._registry.resolve(reference)
             layers = tuple(self._layers(pinned))
         except (NotFound, BadManifest) as cause:
+            reason = cause.message
+            if isinstance(cause, NotFound):
+                reason = f'failed to perform "FetchReference" on source: {reference}: not found'
             raise PolicyError(
-                f"pulling policy: {cause.message}", hint=f"{reference} is no policy artifact"
+                f"pulling policy: {reason}", hint=f"{reference} is no policy artifact"
             ) from cause
         if sum(layer.size for layer in layers) > MOST_BYTES or len(layers) > MOST_FILES:
             raise TooLarge(f"pulling policy: {reference}: larger than {MOST_BYTES >> 20} MiB")

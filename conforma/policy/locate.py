@@ -46,7 +46,7 @@ def check_policy(text: str, sources: Sources) -> None:
     content = read_content(text, sources)
     if not content:
         raise BadPolicyConfig("there is no policy configuration to check")
-    if ":" not in content:
+    if ":" not in content and content.strip() != "{}":
         raise BadPolicyConfig(
             f"{_NONCONFORMING}: {quoted(content)} is no document",
             hint=_probably_meant(content) or "a policy in a cluster is not looked up by name",

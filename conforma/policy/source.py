@@ -230,13 +230,14 @@ class Sources:
         return None
 
     def _copy(self, url: str, destination: Path) -> None:
-        source = Path(url.removeprefix("file://").removeprefix("file::"))
+        named = url.removeprefix("file://").removeprefix("file::")
+        source = Path(named)
         try:
             source = source.expanduser()
             mode = source.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as cause:
             raise PolicyError(
-                f"source file does not exist: stat {source}: no such file or directory"
+                f"source file does not exist: stat {named}: no such file or directory"
             ) from cause
         except (RuntimeError, ValueError) as cause:  # ~nobody, a NUL
             raise InputError(f"{quoted(str(source))} cannot be a path: {cause}") from cause

@@ -46,7 +46,10 @@ class PrivateKey:
                 pem = file.read(_LONGEST)
         except (OSError, ValueError) as cause:
             reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-            raise InputError(f'resolve private key "{path}": {reason.lower()}') from cause
+            raise InputError(
+                f'resolve private key "{path}": read key from file "{path}": '
+                f"open {path}: {reason.lower()}"
+            ) from cause
         return cls.parse(pem, path, password)
 
     @classmethod

@@ -357,7 +357,10 @@ def test_everything_wrong_with_the_input_is_told_at_once(shop: Shop) -> None:
         ({"extra_rule_data": "a,b=c"}, "incorrect syntax for --extra-rule-data 0"),
         ({"cache_size": "huge"}, '--cache-size: "huge" is not a size'),
         ({"policy": "sources: [{policy: [http://x.example/y]}]"}, "insecure source"),
-        ({"vsa": "true", "vsa_signing_key": "none.key"}, 'resolve private key "none.key": no such'),
+        (
+            {"vsa": "true", "vsa_signing_key": "none.key"},
+            'resolve private key "none.key": read key from file "none.key": open none.key: no such',
+        ),
         ({"vsa": "true", "attestation_format": "x"}, "invalid --attestation-format: x"),
         ({"vsa_upload": "rekor"}, "--vsa-public-key required when --vsa-upload is set"),
     ],

@@ -32,6 +32,7 @@ POLICY = {
         json.dumps({"apiVersion": "v1", "kind": "EnterpriseContractPolicy", "spec": POLICY}),
         "sources:\n- policy: [x]\n",
         '{"sources": []}',
+        "{}\n",
     ],
 )
 def test_what_conforms(document: str, capsys: pytest.CaptureFixture[str]) -> None:
