@@ -15,7 +15,7 @@ from typing import Final, Self
 _BATCH: Final = 512 << 10
 """Bytes to hand over at a time: each time costs both threads the interpreter lock."""
 _AHEAD: Final = 4
-"""Batches that may wait. With the one that is worked on and the next, 3 to 6 MiB are held."""
+"""Batches that wait or are worked on. With the next one, 3 to 7 MiB are held."""
 _WORTH: Final = 1 << 20
 """So many bytes are worked on before a thread would have begun."""
 
@@ -75,7 +75,7 @@ class Aside:
     def _has_thread(self) -> bool:
         """Whether there is a thread to work; it is started when it is first wanted."""
         if self._thread is None and not self._refused:
-            thread = threading.Thread(target=self._run, name="hash and list", daemon=True)
+            thread = threading.Thread(target=self._run, name="aside", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # it goes more slowly without
