@@ -28,7 +28,7 @@ from conforma.validate.result import ComponentResult, Report
 log = logging.getLogger(__name__)
 
 _SNAPSHOT: Final = "application-snapshot"
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_UNSAFE: Final = re.compile(r"[/\\\x00-\x1f\x7f]+")
 
 
 class Receiver(Protocol):

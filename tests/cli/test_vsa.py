@@ -291,6 +291,23 @@ def test_predicates_are_neither_signed_nor_uploaded(vsa: Vsa) -> None:
     assert not shelf.exists()
 
 
+def test_a_file_has_the_name_of_its_component_but_for_what_names_a_place(vsa: Vsa) -> None:
+    vsa.shop.publish("web")
+    names = ("Unnamed-sha256:12-amd64", "a b ü", "../up")
+    for name in names:
+        vsa.shop.components.append({**vsa.shop.components[0], "name": name})
+    done = vsa.validate(
+        policy=vsa.push_policy(), upload="", attestation_format="predicate", vsa_signing_key=""
+    )
+    assert done.status == 0
+    assert {path.name for path in (vsa.directory / "out").iterdir()} == {
+        "vsa-web.json",
+        "vsa-Unnamed-sha256:12-amd64.json",
+        "vsa-a b ü.json",
+        "vsa--up.json",
+    }
+
+
 def test_without_a_place_to_go_summaries_are_made_and_it_is_said(vsa: Vsa) -> None:
     vsa.shop.publish("web")
     done = vsa.validate(policy=vsa.push_policy(), upload="")
