@@ -110,6 +110,12 @@ def reference_of(source: str) -> Reference:
     text = text.partition("://")[2] if "://" in text else text
     # A name that resolves to ::1 first would miss registries that listen on IPv4 only.
     text = _LOCALHOST.sub("127.0.0.1", text)
+    if "/" not in text and not text.startswith(("oci:", "oci-archive:")):
+        # For images this would be one of Docker Hub's; a policy is not found there by accident.
+        raise BadReference(
+            "failed to parse reference: invalid reference: missing registry or repository",
+            hint=f"{source}: write REGISTRY/REPOSITORY",
+        )
     try:
         return Reference.parse(text)
     except BadReference as cause:

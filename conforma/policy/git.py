@@ -189,8 +189,9 @@ class Git:
 
 
 def _no_such_ref(wanted: Repository) -> PolicyError:
+    failed = "resolving ref" if _COMMIT.fullmatch(wanted.ref) else "cloning repository"
     return PolicyError(
-        "error resolving ref: reference not found",
+        f"error {failed}: reference not found",
         hint=f"{without_secrets(wanted.url)} has no tag, branch or commit {wanted.ref!r}",
     )
 

@@ -233,6 +233,8 @@ class Sources:
         named = url.removeprefix("file://").removeprefix("file::")
         source = Path(named)
         try:
+            if not named:  # which is the working directory, for Path
+                raise FileNotFoundError
             source = source.expanduser()
             mode = source.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as cause:

@@ -185,10 +185,17 @@ def test_a_missing_subdirectory_is_named(server: Service, tmp_path: Path) -> Non
     assert error.exit_status == 1
 
 
-@pytest.mark.parametrize("ref", ["nope", "f" * 40, "abcdef1"])
-def test_a_missing_ref_is_named(server: Service, tmp_path: Path, ref: str) -> None:
+@pytest.mark.parametrize(
+    ("ref", "failed"),
+    [
+        ("nope", "cloning repository"),
+        ("f" * 40, "resolving ref"),
+        ("abcdef1", "cloning repository"),
+    ],
+)
+def test_a_missing_ref_is_named(server: Service, tmp_path: Path, ref: str, failed: str) -> None:
     error = failure(f"git::{server.host}/team/rules?ref={ref}", tmp_path, server.environment)
-    assert error.message == "error resolving ref: reference not found"
+    assert error.message == f"error {failed}: reference not found"
     assert (
         error.hint == f"https://{server.host}/team/rules.git has no tag, branch or commit {ref!r}"
     )

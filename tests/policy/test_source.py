@@ -77,6 +77,8 @@ def test_a_missing_path_is_named(sources: Sources, tmp_path: Path) -> None:
     assert caught.value.exit_status == 1
     with pytest.raises(PolicyError, match=r"stat \./none//sub: no such file or directory$"):
         sources.fetch("./none//sub")
+    with pytest.raises(PolicyError, match="source file does not exist: stat : no such file"):
+        sources.fetch("file::")
 
 
 @pytest.mark.parametrize("url", ["file::~nobody-of-that-name/rules", "/rules\0"])
@@ -327,6 +329,9 @@ def test_a_layer_with_other_bytes_is_refused(sources: Sources) -> None:
 def test_what_is_no_reference_is_said_so(sources: Sources) -> None:
     with pytest.raises(BadReference, match="failed to parse reference: "):
         sources.fetch("oci::quay.io/UPPER")
+    for source in ("quay.io", "oci::rules", "oci::"):
+        with pytest.raises(BadReference, match="invalid reference: missing registry or repository"):
+            sources.fetch(source)
 
 
 # All kinds
