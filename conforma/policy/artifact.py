@@ -49,12 +49,11 @@ class Artifacts:
             pinned = self._registry.resolve(reference)
             layers = tuple(self._layers(pinned))
         except (NotFound, BadManifest) as cause:
-            reason = cause.message
+            reason, hint = cause.message, f"{reference} is no policy artifact"
             if isinstance(cause, NotFound):
+                hint = f"{hint}: {reason}"
                 reason = f'failed to perform "FetchReference" on source: {reference}: not found'
-            raise PolicyError(
-                f"pulling policy: {reason}", hint=f"{reference} is no policy artifact"
-            ) from cause
+            raise PolicyError(f"pulling policy: {reason}", hint=hint) from cause
         if sum(layer.size for layer in layers) > MOST_BYTES or len(layers) > MOST_FILES:
             raise TooLarge(f"pulling policy: {reference}: larger than {MOST_BYTES >> 20} MiB")
         destination.mkdir(parents=True, exist_ok=True)

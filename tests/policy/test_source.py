@@ -307,7 +307,8 @@ def test_a_missing_artifact_is_no_outage(sources: Sources) -> None:
         f"{server.host}/p:none: not found"
     )
     assert caught.value.exit_status == 1
-    assert caught.value.hint == f"{server.host}/p:none is no policy artifact"
+    assert caught.value.hint.startswith(f"{server.host}/p:none is no policy artifact: ")
+    assert " 404 Not Found" in caught.value.hint
 
 
 def test_a_registry_that_is_down_is_an_outage(sources: Sources) -> None:
