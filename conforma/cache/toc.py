@@ -64,6 +64,12 @@ class Row(NamedTuple):
     fragments: tuple[Fragment, ...] | None = None
 
 
+RowValues = tuple[
+    Kind, int, int, int, int, int, int, int, int, str, tuple[Fragment, ...] | None
+]  # fmt: skip
+"""What a row consists of, as a tuple of which there can be tens of thousands."""
+
+
 class Toc:
     """One layer's entries, sorted by key; immutable and compact.
 
@@ -75,7 +81,7 @@ class Toc:
 
     def __init__(
         self,
-        rows: Mapping[str, Row],
+        rows: Mapping[str, RowValues],
         whiteouts: frozenset[bytes] = frozenset(),
         opaques: frozenset[bytes] = frozenset(),
         tangled: frozenset[bytes] = frozenset(),

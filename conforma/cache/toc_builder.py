@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from conforma.cache.paths import METADATA, OPAQUE, WHITEOUT, clean, follow, key_of
-from conforma.cache.toc import Row, Toc
+from conforma.cache.toc import Row, RowValues, Toc
 from conforma.oci.tar_entry import TarEntry
 
 _SPECIAL_BITS: Final = 0o7000
@@ -27,7 +27,8 @@ class TocBuilder:
 
     def __init__(self, below: Callable[[str], str | None] | None = None) -> None:
         self._below = below
-        self._rows: dict[str, Row] = {}
+        # Plain tuples for most, as the collector of garbage looks at those only once.
+        self._rows: dict[str, RowValues] = {}
         self._whiteouts: set[str] = set()
         self._opaques: set[str] = set()
         self._links = 0  # symlinks among the rows
@@ -49,9 +50,8 @@ class TocBuilder:
             here = place + last
             if here not in self._rows and here not in self._inhabited:
                 self._order += 1
-                self._rows[here] = tuple.__new__(
-                    Row,
-                    (kind, mode, uid, gid, size, offset, mtime, crc, self._order, target, fragments),
+                self._rows[here] = (
+                    kind, mode, uid, gid, size, offset, mtime, crc, self._order, target, fragments
                 )  # fmt: skip
                 return
         path = clean(name)
@@ -88,7 +88,7 @@ class TocBuilder:
         self._inhabit(place)
         if here in self._inhabited:
             self._tangled.add(here)
-        old = self._rows.get(here)
+        old = self._row(here)
         if row.kind != "directory" and here in self._inhabited:
             self._cut[here] = self._order
         if row.kind == "directory" and old is not None and old.kind != "directory":
@@ -113,10 +113,16 @@ class TocBuilder:
         """What is left in the end."""
         rows = self._rows
         if self._cut:
-            rows = {path: row for path, row in rows.items() if not self._was_cut(path, row.order)}
+            rows = {
+                path: row
+                for path, row in rows.items()
+                if not self._was_cut(path, Row._make(row).order)
+            }
         # A file with something below it was replaced by a directory in passing,
         # after it had replaced what lower layers had there.
-        replaced = {p for p in self._inhabited if p in rows and rows[p].kind != "directory"}
+        replaced = {
+            p for p in self._inhabited if p in rows and Row._make(rows[p]).kind != "directory"
+        }
         if replaced:
             inhabited: set[str] = set()
             for directory in {path.rpartition("/")[0] for path in rows}:
@@ -134,6 +140,10 @@ class TocBuilder:
             frozenset(map(key_of, self._tangled)),
             self._unsafe,
         )
+
+    def _row(self, path: str) -> Row | None:
+        found = self._rows.get(path)
+        return None if found is None else Row._make(found)
 
     def _was_cut(self, path: str, order: int) -> bool:
         while path := path.rpartition("/")[0]:
@@ -163,7 +173,7 @@ class TocBuilder:
         return self._resolved[directory]
 
     def _link_at(self, path: str) -> str | None:
-        row = self._rows.get(path)
+        row = self._row(path)
         if row is not None:
             return row.link if row.kind == "symlink" else None
         if self._below is None or self._is_covered(path):
@@ -176,7 +186,7 @@ class TocBuilder:
             return True
         while path:
             path = path.rpartition("/")[0]
-            row = self._rows.get(path)
+            row = self._row(path)
             if path in self._opaques or path in self._whiteouts:
                 return True
             if row is not None and row.kind not in ("directory", "symlink"):
@@ -193,7 +203,7 @@ class TocBuilder:
         directory, _, name = row.link.rpartition("/")
         place = self._place(directory)
         target = f"{place}/{name}" if place else name
-        found = self._rows.get(target)
+        found = self._row(target)
         if found is None or found.kind == "directory":
             return row._replace(link=target)
         # Unpackers disagree on whose mode wins; a rule about special bits must

@@ -72,12 +72,13 @@ class OrdinaryMembers:
             mode, uid, gid = self._owner(owner)
             path = name.decode("utf-8", "surrogateescape")
             target = text(link).decode("utf-8", "surrogateescape") if link[0] else ""
+            content = view[body:after]
             if _AT_ONCE < size <= _MANY:
-                crc = 0
-                for start in range(body, after, _AT_ONCE):
-                    crc = crc32(view[start : min(start + _AT_ONCE, after)], crc)
+                crc = crc32(content[:_AT_ONCE])
+                for start in range(_AT_ONCE, size, _AT_ONCE):
+                    crc = crc32(content[start : start + _AT_ONCE], crc)
             else:
-                crc = crc32(view[body:after]) if size else 0
+                crc = crc32(content)
             on_entry(
                 make(TarEntry, (path, kind, mode, uid, gid, size, base + body, target,
                                 self._time(time), crc, None))
