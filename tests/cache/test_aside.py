@@ -267,10 +267,15 @@ def test_a_lone_layer_that_cannot_be_unpacked_to_its_end_leaves_no_plain_tar_and
 ) -> None:
     whole = upstream_of_files()[0].sample
     cut = Upstream(Sample(whole.plain, whole.blob[: 3 << 20], whole.media_type))
+    gate = cut.hold[2_900_000] = Gate()
     with SafeCache.open(CacheOptions(tmp_path)) as cache:
         layer = cache.layer(cut.sample.descriptor, cut.sample.diff_id, cut.fetch)
-        with pytest.raises(BadArchive, match="ends early"):
-            layer.uncompressed()
+        caller = together(1, lambda _: layer.uncompressed(), wait=False)
+        assert workers.both.wait(PATIENCE)
+        gate.open()
+        (error,) = caller.join().errors
+        assert isinstance(error, BadArchive)
+        assert "ends early" in str(error)
         workers.join()
     assert len(workers.names) == 2
     assert kept(cache) == {"blobs"}
