@@ -7,10 +7,12 @@ that people can look at what was judged.
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from conforma import gojson
 from conforma.errors import SourceUnavailable
@@ -57,13 +59,23 @@ def prepare(group: SourceGroup, sources: Sources) -> Workspace:
     """
     sources.fetch_all(group.urls)
     directory = sources.new_directory()
-    policy = tuple(
-        sources.place(url, directory / "policy" / directory_name(url)) for url in group.policy
-    )
-    data = tuple(sources.place(url, directory / "data" / directory_name(url)) for url in group.data)
+    policy = _placed(group.policy, sources, directory / "policy")
+    data = _placed(group.data, sources, directory / "data")
     if group.rule_data is not None:
         _keep_rule_data(group, directory)
     return Workspace(directory, policy, data)
+
+
+def _placed(urls: Iterable[str], sources: Sources, below: Path) -> tuple[FetchedSource, ...]:
+    """Each source in a directory, one that is named again, or in other words, in the same one."""
+    placed: dict[str, FetchedSource] = {}
+    found = []
+    for url in urls:
+        pinned = sources.fetch(url).pinned
+        if pinned not in placed:
+            placed[pinned] = sources.place(url, below / directory_name(url))
+        found.append(replace(placed[pinned], url=url))
+    return tuple(found)
 
 
 def _keep_rule_data(group: SourceGroup, directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -428,3 +429,18 @@ def test_a_group_gets_a_directory_laid_out_as_the_specification_says(
     assert config.pinned(workspace.pins).sources[0].policy == (f"file::{tmp_path}/p",)
     sources.close()
     assert not workspace.directory.exists()
+
+
+def test_a_source_that_is_named_twice_is_there_once(sources: Sources, tmp_path: Path) -> None:
+    for name, content in {"p/a.rego": "package a", "d/x.yml": "x: 1"}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    rules, data = f"{tmp_path}/p", f"{tmp_path}/d"
+    named = {"policy": [rules, rules], "data": [data, f"file::{data}", data]}
+    config = PolicyConfig.parse(json.dumps({"sources": [named]}))
+    workspace = prepare(config.sources[0], sources)
+    assert [len(workspace.policy_dirs), len(workspace.data_dirs)] == [1, 1]
+    assert (workspace.data_dirs[0] / "x.yml").read_text() == "x: 1"
+    pinned = config.pinned(workspace.pins).sources[0]
+    assert pinned.policy == (f"file::{rules}",) * 2
+    assert pinned.data == (f"file::{data}",) * 3
