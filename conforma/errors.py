@@ -34,7 +34,7 @@ at fault, 3 that the surroundings kept us from deciding. A bug is no
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import NamedTuple
 
 
 class ConformaError(Exception):
@@ -197,8 +197,11 @@ class SourceUnavailable(PolicyError):
     exit_status = 3
 
 
-class Problem(Struct, frozen=True):
-    """One fault in a policy file; rows and columns count from 1."""
+class Problem(NamedTuple):
+    """One fault in a policy file; rows and columns count from 1.
+
+    No Struct: every command loads this module, and most need nothing else of msgspec.
+    """
 
     file: str
     row: int

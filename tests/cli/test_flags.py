@@ -201,7 +201,9 @@ def modules_after(*args: str) -> set[str]:
     return set(done.stdout.partition("MODULES\n")[2].split())
 
 
-HEAVY = {"httpx", "sigstore", "cryptography", "rich", "jsonschema", "yaml", "diskcache", "tuf"}
+HEAVY = {
+    "httpx", "sigstore", "cryptography", "rich", "jsonschema", "yaml", "diskcache", "tuf", "msgspec",
+}  # fmt: skip
 
 
 @pytest.mark.slow
